@@ -1,0 +1,1 @@
+"""The gateway's own voice: metrics, logs, status."""

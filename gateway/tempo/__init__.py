@@ -1,0 +1,1 @@
+"""Everything that knows Tempo: its installation, configuration, process and OTLP receiver."""

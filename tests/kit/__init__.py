@@ -1,0 +1,1 @@
+"""What the tests share: builders of requests, started gateways, peers with a will of their own."""
