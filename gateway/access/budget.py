@@ -16,9 +16,12 @@ class MemoryBudget:
         self.used = 0
         self.peak = 0
 
-    def try_reserve(self, size: int) -> bool:
+    def try_reserve(self, size: int, *, or_first: bool = False) -> bool:
+        """Reserve ``size`` bytes if they fit; with ``or_first`` also if nothing else is reserved,
+        for work that must go on whatever its size.
+        """
         used = self.used + size
-        if used > self.limit:
+        if used > self.limit and not (or_first and self.used == 0):
             return False
         self.used = used
         self.peak = max(self.peak, used)

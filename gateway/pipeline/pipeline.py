@@ -1,0 +1,368 @@
+"""The way of an envelope from acceptance to certainty; the ``Intake`` of the receivers.
+
+offer -> spool (the client is answered) -> backlog -> batcher -> delivery -> hold -> release
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+from gateway.access.budget import MemoryBudget
+from gateway.envelope import Envelope
+from gateway.errors import Cause, Refused
+from gateway.lifecycle import Tasks
+from gateway.pipeline.backlog import RECORD_OVERHEAD, Backlog
+from gateway.pipeline.batcher import Batch, Batcher
+from gateway.pipeline.delivery import Delivery, Tally
+from gateway.pipeline.hold import Held, Hold
+from gateway.pipeline.records import Record
+from gateway.pipeline.retry import Rate, hint_s
+from gateway.pipeline.spool import Spool
+from gateway.telemetry.logs import facts
+from gateway.telemetry.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+
+DELIVERIES = 4
+"""Deliveries under way at once: enough to keep a backend busy on a slow link, and with the
+default batch of 3 MiB a fixed share of memory."""
+
+KEEPER_INTERVAL_S = 0.25
+READ_BYTES = 4 * 2**20
+"""Bytes read back from disk at a time."""
+
+
+class Backend(Protocol):
+    """What delivery needs to know of the backend's life."""
+
+    @property
+    def generation(self) -> int:
+        """Grows each time the backend died, and with it what it had only in memory."""
+
+    def alive_s(self) -> float:
+        """Seconds for which it was seen alive; stands still while it does not answer."""
+
+
+class Limits(NamedTuple):
+    """Bounds of the pipeline."""
+
+    batch_spans: int
+    batch_bytes: int
+    batch_timeout_s: float
+    hold_s: float
+
+
+class Pipeline:
+    """Takes envelopes and answers for them until they are delivered.
+
+    Memory: records in the backlog's head, in open batches and on their way count against
+    ``budget``; a durable spool keeps the rest on disk, without one the client is refused.
+    """
+
+    def __init__(
+        self,
+        *,
+        spool: Spool,
+        delivery: Delivery,
+        backend: Backend,
+        budget: MemoryBudget,
+        metrics: Metrics,
+        limits: Limits,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._spool = spool
+        self._delivery = delivery
+        self._backend = backend
+        self._budget = budget
+        self._metrics = metrics
+        self._limits = limits
+        self._clock = clock
+        self._backlog = Backlog(budget)
+        self._batcher = Batcher(
+            max_spans=limits.batch_spans,
+            max_bytes=limits.batch_bytes,
+            max_age_s=limits.batch_timeout_s,
+        )
+        self._ready: deque[Batch] = deque()
+        self._hold = Hold()
+        self._again: set[int] = set()
+        """Sequences that a dead backend has lost: to be read from disk and delivered again."""
+        self._waiting_since = 0.0
+        self._work = asyncio.Event()
+        self._settled = asyncio.Event()
+        self._sends = Tasks("delivery")
+        self._loops = Tasks("pipeline")
+        self._accepting = True
+        self._draining = False
+        self._no_room = False
+        """The last read from disk found no room in memory; a delivery that ends makes some."""
+        self._pending = 0
+        self._rate = Rate(clock())
+        metrics.on_scrape(self._refresh_gauges)
+
+    # -- intake ----------------------------------------------------------------------------------
+
+    def offer(
+        self, envelopes: Sequence[Envelope], settled: Callable[[Refused | None], None]
+    ) -> None:
+        """Take all of them or none; see ``receivers.ingest.Intake``."""
+        if not self._accepting:
+            settled(Refused(Cause.STOPPING, "the gateway is stopping", retry_after_s=self._hint()))
+            return
+        if not self._spool.durable and not self._fits(envelopes):
+            message = "the gateway's queue is full since the backend is behind"
+            settled(Refused(Cause.MEMORY_FULL, message, retry_after_s=self._hint()))
+            return
+
+        def written(result: int | Refused) -> None:
+            if isinstance(result, Refused):
+                result.retry_after_s = self._hint()
+                settled(result)
+                return
+            self._take(envelopes, result)
+            settled(None)
+
+        self._spool.append(envelopes, written)
+
+    def _fits(self, envelopes: Sequence[Envelope]) -> bool:
+        need = sum(len(envelope.payload) + RECORD_OVERHEAD for envelope in envelopes)
+        return self._budget.used + need <= self._budget.limit or self._budget.used == 0
+
+    def _take(self, envelopes: Sequence[Envelope], sequence: int) -> None:
+        backlog = self._backlog
+        if not backlog.records and backlog.behind is None:
+            self._waiting_since = self._clock()
+            self._work.set()  # so that the feeder sets its timer
+        for envelope in envelopes:
+            backlog.add(Record(sequence, envelope))
+            sequence += 1
+            self._pending += envelope.spans
+        if self._batch_waits and len(self._sends) < DELIVERIES:
+            self._work.set()
+
+    @property
+    def _batch_waits(self) -> bool:
+        """Enough waits for a full batch, of one tenant at least."""
+        size, spans = self._backlog.size, self._backlog.spans
+        return size >= self._limits.batch_bytes or spans >= self._limits.batch_spans
+
+    def _hint(self) -> float:
+        """Seconds after which a refused client should come back."""
+        queued = max(self._spool.size_bytes, self._budget.used)
+        return hint_s(queued, self._rate.per_s(self._clock()), random.random())  # noqa: S311
+
+    # -- life ------------------------------------------------------------------------------------
+
+    def recover(self, *, first: int, newest: int, spans: int) -> None:
+        """The spool held these at start; they are delivered before anything new."""
+        self._backlog.recovered(first, newest)
+        self._pending += spans
+        self._metrics.recovered_spans.series().value += spans
+
+    def start(self) -> None:
+        self._loops.spawn(self._feed(), "feed")
+        self._loops.spawn(self._keep_hold(), "hold")
+
+    def refuse(self) -> None:
+        """From now on every offer is refused with STOPPING."""
+        self._accepting = False
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Deliver what waits, without waiting for batches to fill. True if all was sent."""
+        self.refuse()
+        self._draining = True
+        self._work.set()
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not self._idle:
+                    self._settled.clear()
+                    await self._settled.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def stop(self, *, backend_flushed: bool) -> None:
+        """End all work. What is not released stays in the spool.
+
+        ``backend_flushed``: the backend has stopped in good order, so what it said OK to is on
+        its disk and need not be delivered again.
+        """
+        self.refuse()
+        await self._loops.stop()
+        await self._sends.stop()
+        if backend_flushed:
+            self._release([h for h in self._hold.all() if h.generation == self._backend.generation])
+        await self._spool.close()
+
+    def backend_ready(self) -> None:
+        """The backend came (back) up: deliver at once instead of after the next delay."""
+        self._delivery.nudge()
+
+    @property
+    def _idle(self) -> bool:
+        return (
+            self._backlog.idle
+            and not self._again
+            and not len(self._batcher)
+            and not self._ready
+            and not len(self._sends)
+        )
+
+    # -- feeding ---------------------------------------------------------------------------------
+
+    async def _feed(self) -> None:
+        """Turn what waits into batches and send them, as many at once as there are lanes."""
+        while True:
+            await self._wait_for_work()
+            if self._wants_to_read:
+                await (self._read_again() if self._again else self._read_on())
+            now = self._clock()
+            while len(self._sends) < DELIVERIES and self._fill(now):
+                batch = self._ready.popleft()
+                self._sends.spawn(self._send(batch), "send")
+            if self._idle:
+                self._settled.set()
+
+    @property
+    def _wants_to_read(self) -> bool:
+        """Something is on disk only, memory has room and a lane is free for it."""
+        on_disk = bool(self._again) or self._backlog.behind is not None
+        return (
+            on_disk
+            and not self._no_room
+            and not self._backlog.records
+            and len(self._sends) < DELIVERIES
+        )
+
+    async def _wait_for_work(self) -> None:
+        """Until ``_work`` is set, or the oldest of what waits has reached the batch timeout."""
+        if self._wants_to_read:
+            return
+        timeout_s = self._next_due() if len(self._sends) < DELIVERIES else None
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._work.wait()
+        except TimeoutError:
+            return
+        finally:
+            self._work.clear()
+
+    def _next_due(self) -> float | None:
+        if self._ready:
+            return 0.0
+        moments = []
+        if self._backlog.records:
+            moments.append(self._waiting_since + self._limits.batch_timeout_s)
+        if (due := self._batcher.next_due()) is not None:
+            moments.append(due)
+        return max(0.0, min(moments) - self._clock()) if moments else None
+
+    def _fill(self, now: float) -> bool:
+        """See to it that a batch is ready, if there is one to be had now."""
+        old = now - self._waiting_since >= self._limits.batch_timeout_s
+        if old or self._draining or self._batch_waits:
+            while self._backlog.records and not self._ready:
+                self._ready.extend(self._batcher.add(self._backlog.take(), self._waiting_since))
+        if not self._ready:
+            self._ready.extend(self._batcher.flush() if self._draining else self._batcher.due(now))
+        return bool(self._ready)
+
+    async def _read_on(self) -> None:
+        """The next of what is on disk only, in order."""
+        assert self._backlog.behind is not None  # noqa: S101 - _wants_to_read has just said so
+        seen = self._backlog.newest
+        records = await self._spool.read(self._backlog.behind, READ_BYTES)
+        self._backlog.refill(records, seen=seen)
+        self._have_read(bool(self._backlog.records) or not records)
+
+    async def _read_again(self) -> None:
+        """The next of what a dead backend has lost."""
+        records = await self._spool.read(min(self._again), READ_BYTES)
+        wanted = [record for record in records if record.sequence in self._again]
+        if not wanted:  # damaged on disk since: the log has counted and told it
+            self._again.clear()
+        for record in wanted:
+            if not self._backlog.keep(record):
+                break
+            self._again.discard(record.sequence)
+            self._metrics.redelivered_spans.series().value += record.envelope.spans
+        self._have_read(bool(self._backlog.records) or not wanted)
+
+    def _have_read(self, found_room: bool) -> None:  # noqa: FBT001 - private, named at each call
+        """What was read has waited long enough; without room, wait until a delivery ends."""
+        self._waiting_since = self._clock() - self._limits.batch_timeout_s
+        self._no_room = not found_room
+
+    # -- sending and holding ---------------------------------------------------------------------
+
+    async def _send(self, batch: Batch) -> None:
+        """Deliver one batch; hold it, or let it go at once where an OK is certain."""
+        try:
+            while True:
+                generation = self._backend.generation
+                tally = await self._delivery.settle(batch)
+                if generation == self._backend.generation or not self._limits.hold_s:
+                    break
+                # The backend died meanwhile and may have lost what it took before.
+        finally:
+            self._backlog.done(batch.records)
+            self._no_room = False
+            self._work.set()
+        self._rate.add(batch.size, self._clock())
+        sequences = [record.sequence for record in batch.records]
+        held = Held(sequences, tally, generation, self._backend.alive_s() + self._limits.hold_s)
+        if self._limits.hold_s and self._spool.durable:
+            self._hold.add(held)
+        else:
+            self._release([held])
+
+    async def _keep_hold(self) -> None:
+        """Release what has become certain; deliver again what a dead backend has lost."""
+        while True:
+            await asyncio.sleep(KEEPER_INTERVAL_S)
+            generation = self._backend.generation
+            lost = self._hold.lost(generation)
+            if lost:
+                spans = sum(held.tally.delivered for held in lost)
+                logger.warning("backend died, delivering again", extra=facts(spans=spans))
+                for held in lost:
+                    self._again.update(held.sequences)
+                self._work.set()
+            self._release(self._hold.certain(generation, self._backend.alive_s()))
+
+    def _release(self, certain: Sequence[Held]) -> None:
+        for held in certain:
+            self._spool.release(held.sequences)
+            self._count(held.tally)
+
+    def _count(self, tally: Tally) -> None:
+        self._metrics.delivered_spans.series().value += tally.delivered
+        self._pending -= tally.delivered
+        for reason, spans in tally.dropped.items():
+            self._metrics.dropped_spans.series(reason).value += spans
+            self._pending -= spans
+
+    # -- voice -----------------------------------------------------------------------------------
+
+    def _refresh_gauges(self) -> None:
+        self._metrics.pending_spans.series().value = self._pending
+        self._metrics.spool_bytes.series().value = self._spool.size_bytes
+
+    def stats(self) -> dict[str, object]:
+        """For the status page."""
+        return {
+            "pending_spans": self._pending,
+            "in_memory_bytes": self._budget.used,
+            "memory_limit_bytes": self._budget.limit,
+            "backlog_on_disk": self._backlog.behind is not None,
+            "deliveries_under_way": len(self._sends),
+            "held_deliveries": len(self._hold),
+            "delivered_bytes_per_s": round(self._rate.per_s(self._clock())),
+            "last_delivery_error": self._delivery.last_error,
+        }

@@ -1,0 +1,172 @@
+"""Where accepted envelopes are kept until the backend surely has them.
+
+Two of one shape: ``DiskSpool`` survives the process, ``MemorySpool`` does not. Both take a group
+of envelopes and say, by a callback on the event loop, when the client may be told OK.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+from gateway.envelope import Envelope
+from gateway.errors import Cause, Refused
+from gateway.pipeline.records import Record
+from gateway.pipeline.segments import SegmentLog, SpoolError, SpoolFull
+from gateway.telemetry.logs import Throttle, facts
+
+logger = logging.getLogger(__name__)
+
+Written = Callable[["int | Refused"], None]
+"""Told the sequence of the first envelope, or why none was taken."""
+
+
+class Spool(Protocol):
+    """What the pipeline needs of either."""
+
+    durable: bool
+    """Whether records can be read back: after a restart, or after leaving memory."""
+
+    def append(self, envelopes: Sequence[Envelope], written: Written) -> None:
+        """Take all or none; ``written`` is called exactly once, possibly before this returns."""
+
+    async def read(self, sequence: int, max_bytes: int) -> list[Record]:
+        """The next unreleased records from ``sequence`` on, at least one if there is any."""
+
+    def release(self, sequences: Sequence[int]) -> None:
+        """These are with the backend for certain and need never be read again."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes on disk."""
+
+    async def close(self) -> None:
+        """Finish what is under way. What was not released is there at the next start."""
+
+
+class MemorySpool:
+    """Keeps nothing itself: the records live in the backlog and die with the process."""
+
+    durable = False
+    size_bytes = 0
+
+    def __init__(self) -> None:
+        self._next = 1
+
+    def append(self, envelopes: Sequence[Envelope], written: Written) -> None:
+        first = self._next
+        self._next += len(envelopes)
+        written(first)
+
+    async def read(self, sequence: int, max_bytes: int) -> list[Record]:
+        raise AssertionError(f"nothing to read from {sequence} ({max_bytes}): memory only")
+
+    def release(self, sequences: Sequence[int]) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
+
+class DiskSpool:
+    """Group commit over a segment log.
+
+    All file work runs in one thread of its own, one job at a time, so the event loop never waits
+    for the disk. What arrives while a group is being written forms the next group: the busier the
+    gateway, the larger the groups and the smaller the cost of each request.
+    """
+
+    durable = True
+
+    def __init__(self, log: SegmentLog) -> None:
+        self._log = log
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spool")
+        self._waiting: list[tuple[Sequence[Envelope], Written]] = []
+        self._released: list[int] = []
+        self._writing = False
+        self._throttle = Throttle()
+        self.last_error: str | None = None
+        """Why the last write failed; None once one has succeeded."""
+
+    @property
+    def size_bytes(self) -> int:
+        return self._log.size_bytes
+
+    def append(self, envelopes: Sequence[Envelope], written: Written) -> None:
+        self._waiting.append((envelopes, written))
+        if not self._writing:
+            self._write_next()
+
+    def release(self, sequences: Sequence[int]) -> None:
+        self._released.extend(sequences)
+        if not self._writing:
+            self._write_next()
+
+    async def read(self, sequence: int, max_bytes: int) -> list[Record]:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, self._log.read, sequence, max_bytes)
+
+    async def close(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._writing:
+            await loop.run_in_executor(self._thread, _nothing)
+            await asyncio.sleep(0)
+        await loop.run_in_executor(self._thread, self._log.close)
+        self._thread.shutdown(wait=False)
+
+    def _write_next(self) -> None:
+        """Hand everything that waits to the thread as one job."""
+        self._writing = True
+        group, self._waiting = self._waiting, []
+        released, self._released = self._released, []
+        job = asyncio.get_running_loop().run_in_executor(
+            self._thread, self._write, [e for envelopes, _ in group for e in envelopes], released
+        )
+        job.add_done_callback(lambda done: self._written(group, done))
+
+    def _write(self, envelopes: list[Envelope], released: list[int]) -> int:
+        """Runs in the thread. Room is made before room is taken."""
+        if released:
+            self._log.release(released)
+        return self._log.append(envelopes) if envelopes else 0
+
+    def _written(
+        self, group: list[tuple[Sequence[Envelope], Written]], done: asyncio.Future[int]
+    ) -> None:
+        """Back on the event loop: start the next group first, then tell this one."""
+        self._writing = False
+        if self._waiting or self._released:
+            self._write_next()
+        error = done.exception()
+        if error is not None:
+            refused = self._refusal(error)
+            for _, written in group:
+                written(refused)
+            return
+        self.last_error = None
+        sequence = done.result()
+        for envelopes, written in group:
+            written(sequence)
+            sequence += len(envelopes)
+
+    def _refusal(self, error: BaseException) -> Refused:
+        if isinstance(error, SpoolFull):
+            return Refused(
+                Cause.SPOOL_FULL, "the gateway's spool is full since the backend is behind"
+            )
+        self.last_error = str(error)
+        kept_quiet = self._throttle.ready("write")
+        if kept_quiet is not None:
+            logger.error(
+                "spool write failed",
+                exc_info=None if isinstance(error, SpoolError) else error,
+                extra=facts(error=str(error), kept_quiet=kept_quiet or None),
+            )
+        return Refused(Cause.SPOOL_FAILED, "the gateway cannot write to its disk at the moment")
+
+
+def _nothing() -> None:
+    """A job that only waits for its turn."""

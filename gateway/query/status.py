@@ -1,0 +1,49 @@
+"""``/live``, ``/ready``, ``/gateway/status`` and a plain ``/``: how the gateway is, in its own words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from aiohttp import web
+
+Facts = Callable[[], Mapping[str, Any]]
+Readiness = Callable[[], "str | None"]
+"""None when requests are taken and the backend answers, else the reason in words."""
+
+FRONT = """\
+OTLP gateway {version} in front of Grafana Tempo
+
+POST /v1/traces          OTLP/HTTP, application/x-protobuf or application/json
+gRPC port {grpc_port}            OTLP/gRPC
+GET  /api/...            Tempo's query API (Grafana's Tempo datasource takes this URL)
+GET  /ready /live        is it up
+GET  /metrics            Prometheus
+GET  /gateway/status     what it is doing, JSON
+"""
+
+
+def add_routes(
+    app: web.Application, *, version: str, grpc_port: int, status: Facts, readiness: Readiness
+) -> None:
+    """Serve the gateway's own pages on ``app``."""
+
+    async def front(_: web.Request) -> web.Response:
+        return web.Response(text=FRONT.format(version=version, grpc_port=grpc_port))
+
+    async def live(_: web.Request) -> web.Response:
+        return web.Response(text="live\n")
+
+    async def ready(_: web.Request) -> web.Response:
+        reason = readiness()
+        if reason is None:
+            return web.Response(text="ready\n")
+        return web.Response(status=503, text=f"not ready: {reason}\n", headers={"Retry-After": "1"})
+
+    async def state(_: web.Request) -> web.Response:
+        return web.json_response(status(), headers={"Cache-Control": "no-store"})
+
+    app.router.add_get("/", front)
+    app.router.add_get("/live", live)
+    app.router.add_get("/ready", ready)
+    app.router.add_get("/gateway/status", state)
