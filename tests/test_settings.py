@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.settings import (
+    MIB,
+    Settings,
+    SettingsError,
+    format_duration,
+    format_size,
+    parse_duration,
+    parse_size,
+)
+
+
+def faults_of(**environ: str) -> list[str]:
+    with pytest.raises(SettingsError) as caught:
+        Settings.load(environ)
+    return caught.value.faults
+
+
+def test_defaults_are_those_of_the_published_interface():
+    settings = Settings.load({})
+    assert (settings.port, settings.grpc_port, settings.host) == (3200, 4317, "0.0.0.0")
+    assert settings.max_request_bytes == 64 * MIB
+    assert (settings.batch_spans, settings.batch_bytes) == (8192, 3 * MIB)
+    assert settings.batch_timeout_s == 0.2
+    assert settings.drain_timeout_s == 20
+    assert settings.tempo_mode == "auto"
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("64MiB", 64 * MIB), ("3MB", 3_000_000), ("1048576", MIB), ("2 kib", 2048), ("0", 0)],
+)
+def test_sizes_read_as_people_write_them(text, size):
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("200ms", 0.2), ("5s", 5), ("1h", 3600), ("1h30m", 5400), ("0", 0)]
+)
+def test_durations_read_as_people_write_them(text, seconds):
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "5", "5 parsecs", "-1s", "s", "1s2"])
+def test_a_duration_without_a_known_unit_is_no_duration(text):
+    with pytest.raises(ValueError):
+        parse_duration(text)
+
+
+@given(st.integers(min_value=0, max_value=2**45))
+def test_a_shown_size_reads_back_as_the_same(size):
+    assert parse_size(format_size(size)) == size
+
+
+@given(st.integers(min_value=0, max_value=10**6))
+def test_a_shown_duration_reads_back_as_the_same(milliseconds):
+    seconds = milliseconds / 1000
+    assert parse_duration(format_duration(seconds)) == pytest.approx(seconds, rel=1e-5)
+
+
+def test_every_fault_is_reported_at_once_with_name_value_and_remedy():
+    faults = faults_of(PORT="http", GATEWAY_BATCH_BYTES="3 lots", TEMPO_MODE="magic")
+    assert len(faults) == 3
+    assert "PORT='http': expected a whole number from 0 to 65535" in faults
+    assert any(f.startswith("GATEWAY_BATCH_BYTES='3 lots': expected a size") for f in faults)
+    assert any("one of auto, managed, external, embedded" in f for f in faults)
+
+
+def test_an_unknown_name_is_a_fault_with_the_nearest_known_one():
+    assert faults_of(GATEWAY_BATCH_SPAN="9") == [
+        "GATEWAY_BATCH_SPAN='9': no such setting; did you mean GATEWAY_BATCH_SPANS?"
+    ]
+
+
+def test_names_of_others_are_none_of_our_business():
+    assert Settings.load({"PATH": "/bin", "PORTAL": "x"}) == Settings.load({})
+
+
+def test_an_empty_variable_counts_as_not_set():
+    assert Settings.load({"PORT": "  ", "TEMPO_BIN": ""}) == Settings.load({})
+
+
+def test_external_mode_without_an_endpoint_is_a_contradiction():
+    assert "TEMPO_OTLP_ENDPOINT" in faults_of(TEMPO_MODE="external")[0]
+
+
+def test_a_secret_is_neither_shown_nor_echoed_in_a_fault():
+    described = Settings.load({"TEMPO_OTLP_HEADERS": "authorization=hunter2"}).describe()
+    assert all("hunter2" not in value for _, value, _ in described)
+    assert all("hunter2" not in fault for fault in faults_of(TEMPO_OTLP_HEADERS="hunter2"))
+
+
+def test_every_setting_is_described_with_what_it_takes():
+    for spec, value, default in Settings.load({}).describe():
+        assert spec.meaning, spec.name
+        assert spec.kind.accepts, spec.name
+        assert value == default
