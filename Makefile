@@ -1,10 +1,13 @@
-# One vocabulary for people and for CI. Everything runs in .venv, which is made on first use.
+# One vocabulary for people and for CI. Everything runs in a virtual environment made on first use.
 PYTHON ?= python3.11
-BIN := .venv/bin
-RUN_STAMP := .venv/.run-installed
-DEV_STAMP := .venv/.dev-installed
+VENV ?= .venv
+BIN := $(VENV)/bin
+RUN_STAMP := $(VENV)/.run-installed
+DEV_STAMP := $(VENV)/.dev-installed
+# Where npm is found, the end-to-end tests also run the OpenTelemetry SDK for Node.
+NODE_STAMP := $(if $(shell command -v npm),tests/e2e/node/node_modules/.installed)
 
-.PHONY: run venv test check format stubs stubs-check bench soak docs clean
+.PHONY: run venv test check format stubs stubs-check docs docs-check clean
 
 run: $(RUN_STAMP)
 	$(BIN)/python -m gateway
@@ -12,7 +15,7 @@ run: $(RUN_STAMP)
 venv: $(DEV_STAMP)
 
 $(BIN)/python:
-	$(PYTHON) -m venv .venv || python3 -m venv .venv
+	$(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)
 
 $(RUN_STAMP): $(BIN)/python requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
@@ -22,14 +25,18 @@ $(DEV_STAMP): $(BIN)/python requirements.txt requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@ $(RUN_STAMP)
 
-test: $(DEV_STAMP)
+tests/e2e/node/node_modules/.installed: tests/e2e/node/package-lock.json
+	cd tests/e2e/node && npm ci --ignore-scripts --no-audit --no-fund
+	@touch $@
+
+test: $(DEV_STAMP) $(NODE_STAMP)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 format: $(DEV_STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-check: $(DEV_STAMP) stubs-check
+check: $(DEV_STAMP) stubs-check docs-check
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -42,5 +49,12 @@ stubs: $(DEV_STAMP)
 stubs-check: $(DEV_STAMP)
 	$(BIN)/python -m proto_stubs.generate --check
 
+# Reference pages are rendered from the code and committed; `docs-check` fails when they are stale.
+docs: $(DEV_STAMP)
+	$(BIN)/python docs/render.py
+
+docs-check: $(DEV_STAMP)
+	$(BIN)/python docs/render.py --check
+
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

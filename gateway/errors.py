@@ -43,27 +43,93 @@ class Answer(NamedTuple):
     grpc: int
     retry: bool
     """True where the same request can succeed later; the answer then carries a delay."""
+    meaning: str
+    """For docs/refusals.md."""
 
 
 class Cause(Enum):
     """Every reason for which a whole request is refused."""
 
-    MALFORMED = Answer("malformed", 400, GrpcCode.INVALID_ARGUMENT, False)
-    TOO_DEEP = Answer("too_deep", 400, GrpcCode.INVALID_ARGUMENT, False)
-    TOO_LARGE = Answer("too_large", 413, GrpcCode.RESOURCE_EXHAUSTED, False)
-    CONTENT_TYPE = Answer("content_type", 415, GrpcCode.INVALID_ARGUMENT, False)
-    CONTENT_ENCODING = Answer("content_encoding", 415, GrpcCode.UNIMPLEMENTED, False)
-    METHOD = Answer("method", 405, GrpcCode.UNIMPLEMENTED, False)
-    NOT_FOUND = Answer("not_found", 404, GrpcCode.UNIMPLEMENTED, False)
-    UNAUTHENTICATED = Answer("unauthenticated", 401, GrpcCode.UNAUTHENTICATED, False)
-    FORBIDDEN = Answer("forbidden", 403, GrpcCode.PERMISSION_DENIED, False)
-    SLOW_CLIENT = Answer("slow_client", 408, GrpcCode.DEADLINE_EXCEEDED, False)
-    MEMORY_FULL = Answer("memory_full", 503, GrpcCode.UNAVAILABLE, True)
-    SPOOL_FULL = Answer("spool_full", 503, GrpcCode.UNAVAILABLE, True)
-    SPOOL_FAILED = Answer("spool_failed", 503, GrpcCode.UNAVAILABLE, True)
-    RATE_LIMITED = Answer("rate_limited", 503, GrpcCode.UNAVAILABLE, True)
-    STOPPING = Answer("stopping", 503, GrpcCode.UNAVAILABLE, True)
-    INTERNAL = Answer("internal", 500, GrpcCode.INTERNAL, False)
+    MALFORMED = Answer(
+        "malformed",
+        400,
+        GrpcCode.INVALID_ARGUMENT,
+        False,
+        "the body is no OTLP request: undecodable, truncated, badly compressed",
+    )
+    TOO_DEEP = Answer(
+        "too_deep",
+        400,
+        GrpcCode.INVALID_ARGUMENT,
+        False,
+        "values are nested deeper than 64 levels, which can bring Tempo down",
+    )
+    TOO_LARGE = Answer(
+        "too_large",
+        413,
+        GrpcCode.RESOURCE_EXHAUSTED,
+        False,
+        "larger than GATEWAY_MAX_REQUEST_BYTES, or than memory could ever hold",
+    )
+    CONTENT_TYPE = Answer(
+        "content_type",
+        415,
+        GrpcCode.INVALID_ARGUMENT,
+        False,
+        "neither application/x-protobuf nor application/json",
+    )
+    CONTENT_ENCODING = Answer(
+        "content_encoding",
+        415,
+        GrpcCode.UNIMPLEMENTED,
+        False,
+        "none of identity, gzip, deflate, zstd",
+    )
+    METHOD = Answer("method", 405, GrpcCode.UNIMPLEMENTED, False, "not a POST")
+    NOT_FOUND = Answer(
+        "not_found",
+        404,
+        GrpcCode.UNIMPLEMENTED,
+        False,
+        "nothing is served under this path or method",
+    )
+    UNAUTHENTICATED = Answer(
+        "unauthenticated", 401, GrpcCode.UNAUTHENTICATED, False, "the token is missing or wrong"
+    )
+    FORBIDDEN = Answer(
+        "forbidden", 403, GrpcCode.PERMISSION_DENIED, False, "the token is for something else"
+    )
+    SLOW_CLIENT = Answer(
+        "slow_client", 408, GrpcCode.DEADLINE_EXCEEDED, False, "the body did not arrive in time"
+    )
+    MEMORY_FULL = Answer(
+        "memory_full", 503, GrpcCode.UNAVAILABLE, True, "GATEWAY_MEMORY_BYTES is in use"
+    )
+    SPOOL_FULL = Answer(
+        "spool_full",
+        503,
+        GrpcCode.UNAVAILABLE,
+        True,
+        "GATEWAY_SPOOL_BYTES is in use since the backend is behind",
+    )
+    SPOOL_FAILED = Answer(
+        "spool_failed", 503, GrpcCode.UNAVAILABLE, True, "the disk refuses to be written"
+    )
+    RATE_LIMITED = Answer(
+        "rate_limited",
+        503,
+        GrpcCode.UNAVAILABLE,
+        True,
+        "more than this tenant may send at the moment",
+    )
+    STOPPING = Answer("stopping", 503, GrpcCode.UNAVAILABLE, True, "this instance is going away")
+    INTERNAL = Answer(
+        "internal",
+        500,
+        GrpcCode.INTERNAL,
+        False,
+        "a fault of the gateway's own, to be found in its log",
+    )
 
 
 class Refused(Exception):  # noqa: N818 - an outcome that travels, not a fault of the program
