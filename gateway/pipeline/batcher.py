@@ -91,7 +91,8 @@ class Batcher:
 
     def due(self, now: float) -> list[Batch]:
         """Batches whose oldest record has waited ``max_age_s``."""
-        old = [t for t, batch in self._open.items() if now - batch.since >= self._max_age_s]
+        # The same sum as in next_due, or rounding could say that the time has come to one only.
+        old = [t for t, batch in self._open.items() if batch.since + self._max_age_s <= now]
         return [self._close(tenant) for tenant in old]
 
     def flush(self) -> list[Batch]:

@@ -19,12 +19,12 @@ class Backoff(NamedTuple):
     def delay_s(self, attempt: int, chance: float, asked_s: float | None = None) -> float:
         """Delay before attempt ``attempt`` + 1 (counted from 1); ``chance`` is in [0, 1).
 
-        What the backend asked for is the least delay; jitter is added on top, never taken off.
+        What the backend asked for is the least delay; jitter is added on top, never taken off. A
+        backend that asks for none gets the backoff all the same.
         """
         ceiling = min(self.most_s, self.first_s * 2.0 ** min(attempt - 1, 30))
-        if asked_s is None:
-            return ceiling * chance
-        return asked_s + min(self.most_s, asked_s) * 0.5 * chance
+        least = max(0.0, asked_s or 0.0)
+        return least + max(ceiling, 0.5 * min(self.most_s, least)) * chance
 
 
 LEAST_HINT_S, MOST_HINT_S = 1.0, 60.0
