@@ -1,0 +1,27 @@
+"""From the body of a request to payloads that can be delivered as they are."""
+
+from __future__ import annotations
+
+from gateway.errors import Cause, Refused
+from gateway.otlp.media import Decoded, Media
+from gateway.otlp.protobuf import decode_protobuf
+from gateway.otlp.rules import latest_start
+
+__all__ = ["Decoded", "Media", "decode"]
+
+
+def decode(body: bytes, media: Media, *, now_ns: int, max_spans: int, max_bytes: int) -> Decoded:
+    """Check an ExportTraceServiceRequest span by span.
+
+    Bad spans are cut out and told in ``rejected`` and ``message``, the others go on, in payloads
+    of at most ``max_spans`` spans and ``max_bytes`` bytes (a span larger than that stays alone).
+    ``now_ns`` is the time in nanoseconds since 1970.
+
+    Raises Refused: MALFORMED for what is no such request, TOO_DEEP for values nested deeper than
+    64 levels, TOO_LARGE where a resource is too large to be repeated.
+    """
+    if media is Media.JSON:
+        raise Refused(Cause.CONTENT_TYPE, "send application/x-protobuf")
+    return decode_protobuf(
+        body, latest_ns=latest_start(now_ns), max_spans=max_spans, max_bytes=max_bytes
+    )

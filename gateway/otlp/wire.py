@@ -1,0 +1,202 @@
+"""Cutting spans out of a serialized request, and splitting it by spans.
+
+Works on byte ranges: what is kept is copied as it stands, never parsed and written anew.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Container, Iterator
+from itertools import count
+
+from google.protobuf.message import DecodeError
+
+from gateway.errors import Cause, Refused
+from gateway.otlp.fields import RESOURCE_SPANS, SCOPE_SPANS, SPANS, field, fields, malformed
+from proto_stubs.view_pb2 import Census, Span
+
+_PATH = (RESOURCE_SPANS, SCOPE_SPANS, SPANS)
+_LEAST_SPAN_BYTES = 32
+"""A valid span has at least 48 bytes: ids, times, and their tags."""
+_SPARE_SPANS = 1000
+_HEADER_BYTES = 6
+"""Most that tag and length of a message on the path take."""
+_MOST_GROWTH = 4
+_SPARE_BYTES = 1024 * 1024
+
+
+def without(payload: bytes, bad: Container[int]) -> bytes:
+    """The request less the spans whose index is in ``bad``, counted in order over the request.
+
+    A scope or resource that loses its last span goes too; everything else stays as it is.
+    """
+    return _pruned(payload, (0, len(payload)), 0, count(), bad) or b""
+
+
+def split(
+    payload: bytes, *, max_spans: int, max_bytes: int | None = None
+) -> Iterator[tuple[bytes, int]]:
+    """The request in pieces, each with the number of its spans; all spans in their order.
+
+    Each piece repeats the resource and the scope of its spans, and keeps within the limits unless
+    it holds a single span. Scopes and resources without spans are left out. Raises Refused where
+    ``payload`` is malformed, or where repeating large resources would multiply it.
+    """
+    piece = _Piece(max_spans, len(payload) if max_bytes is None else max_bytes)
+    spans = size = 0
+    for offsets in _scopes(payload, piece):
+        spans += len(offsets) // 2
+        check_density(spans, len(payload))
+        for start, stop in zip(offsets[::2], offsets[1::2], strict=True):
+            if not piece.has_room(stop - start):
+                done = piece.take()
+                size += len(done[0])
+                _check_growth(size, len(payload))
+                yield done
+            piece.add(payload[start:stop])
+    if piece.spans:
+        yield piece.take()
+
+
+def trace_ids(payload: bytes, limit: int) -> list[str]:
+    """The first ``limit`` different trace ids in hex; fewer, or none, of a damaged payload."""
+    found: dict[str, None] = {}
+    try:
+        for span in Census.FromString(payload).resource_spans.scope_spans.spans:
+            found[Span.FromString(span).trace_id.hex()] = None
+            if len(found) == limit:
+                break
+    except DecodeError:
+        return list(found)
+    return list(found)
+
+
+def check_density(spans: int, size: int) -> None:
+    """Refuse floods of spans so small that none can be valid: they would cost far more memory and
+    time than their bytes.
+    """
+    if spans > _SPARE_SPANS + size // _LEAST_SPAN_BYTES:
+        malformed(f"it has {spans} or more spans in {size} bytes, too small to be spans")
+
+
+def _pruned(
+    buffer: bytes, part: tuple[int, int], level: int, index: Iterator[int], bad: Container[int]
+) -> bytes | None:
+    """The message in ``part`` of the buffer less bad spans; None if it had children and lost all.
+
+    ``level`` says whether it is the request (0), a resource_spans (1) or a scope_spans (2).
+    """
+    kept: list[bytes] = []
+    had = has = False
+    for number, _, start, value, stop in fields(buffer, *part, _PATH[level]):
+        if number != _PATH[level]:
+            kept.append(buffer[start:stop])
+            continue
+        had = True
+        if level == 2:
+            child = None if next(index) in bad else buffer[start:stop]
+        else:
+            content = _pruned(buffer, (value, stop), level + 1, index, bad)
+            child = None if content is None else field(number, content)
+        if child is not None:
+            has = True
+            kept.append(child)
+    return None if had and not has else b"".join(kept)
+
+
+class _Piece:
+    """A request that is being put together, from the inside out."""
+
+    def __init__(self, max_spans: int, max_bytes: int) -> None:
+        self.spans = 0
+        self._max_spans = max_spans
+        self._max_bytes = max_bytes
+        self._size = 0
+        self._resource_head = b""
+        self._scope_head = b""
+        self._open_scope: list[bytes] = []
+        self._open_resource: list[bytes] = []
+        self._resources: list[bytes] = []
+
+    def open_resource(self, head: bytes) -> None:
+        """The scopes that follow stand under a resource_spans with these other fields."""
+        self._close_resource()
+        self._resource_head = head
+        self._size += _HEADER_BYTES + len(head)
+
+    def open_scope(self, head: bytes) -> None:
+        """The spans that follow stand under a scope_spans with these other fields."""
+        self._close_scope()
+        self._scope_head = head
+        self._size += _HEADER_BYTES + len(head)
+
+    def has_room(self, size: int) -> bool:
+        """Whether a span of this many bytes fits; the first one always does."""
+        return not self.spans or (
+            self.spans < self._max_spans and self._size + size <= self._max_bytes
+        )
+
+    def add(self, span: bytes) -> None:
+        self._open_scope.append(span)
+        self._size += len(span)
+        self.spans += 1
+
+    def take(self) -> tuple[bytes, int]:
+        """What was put together; the next piece begins under the same resource and scope."""
+        self._close_resource()
+        done = b"".join(self._resources), self.spans
+        self._resources.clear()
+        self.spans = 0
+        self._size = 2 * _HEADER_BYTES + len(self._resource_head) + len(self._scope_head)
+        return done
+
+    def _close_scope(self) -> None:
+        if self._open_scope:
+            content = self._scope_head + b"".join(self._open_scope)
+            self._open_resource.append(field(SCOPE_SPANS, content))
+            self._open_scope.clear()
+
+    def _close_resource(self) -> None:
+        self._close_scope()
+        if self._open_resource:
+            content = self._resource_head + b"".join(self._open_resource)
+            self._resources.append(field(RESOURCE_SPANS, content))
+            self._open_resource.clear()
+
+
+def _scopes(payload: bytes, piece: _Piece) -> Iterator[array[int]]:
+    """Open each resource and scope in ``piece``, and give the scope's spans as pairs of offsets."""
+    for resource in fields(payload, 0, len(payload), RESOURCE_SPANS):
+        if resource.number == RESOURCE_SPANS:
+            head, scopes = _parted(payload, resource.value, resource.stop, SCOPE_SPANS)
+            piece.open_resource(head)
+            for start, end in zip(scopes[::2], scopes[1::2], strict=True):
+                scope = next(fields(payload, start, end, SCOPE_SPANS))
+                head, spans = _parted(payload, scope.value, scope.stop, SPANS)
+                piece.open_scope(head)
+                yield spans
+
+
+def _parted(payload: bytes, start: int, stop: int, path: int) -> tuple[bytes, array[int]]:
+    """A message's fields other than ``path``, and the offsets of each ``path``: start, stop, ...
+
+    An array, since a request may have a million spans.
+    """
+    head: list[bytes] = []
+    offsets = array("Q")
+    for number, _, begin, _, end in fields(payload, start, stop, path):
+        if number == path:
+            offsets.extend((begin, end))
+        else:
+            head.append(payload[begin:end])
+    return b"".join(head), offsets
+
+
+def _check_growth(made: int, size: int) -> None:
+    if made > _MOST_GROWTH * size + _SPARE_BYTES:
+        raise Refused(
+            Cause.TOO_LARGE,
+            f"the request has {size} bytes and must be split, but its resources and scopes are so"
+            " large that repeating them in each part would multiply it; send smaller batches or"
+            " fewer resource attributes",
+        )
