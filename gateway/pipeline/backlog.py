@@ -6,15 +6,16 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 
 from gateway.access.budget import MemoryBudget
+from gateway.envelope import Envelope
 from gateway.pipeline.records import Record
 
 RECORD_OVERHEAD = 400
 """Bytes of Python objects that one record in memory costs beside its payload."""
 
 
-def footprint(record: Record) -> int:
-    """Bytes that one record costs in memory."""
-    return len(record.envelope.payload) + RECORD_OVERHEAD
+def footprint(envelope: Envelope) -> int:
+    """Bytes that its record costs in memory."""
+    return len(envelope.payload) + RECORD_OVERHEAD
 
 
 class Backlog:
@@ -25,6 +26,7 @@ class Backlog:
     """
 
     def __init__(self, budget: MemoryBudget) -> None:
+        """``budget`` is for this backlog alone: what others hold of it could stop delivery."""
         self._budget = budget
         self.records: deque[Record] = deque()
         """The head."""
@@ -53,16 +55,15 @@ class Backlog:
         if self.behind is None and not self.keep(record):
             self.behind = record.sequence
 
-    def recovered(self, first: int, newest: int) -> None:
-        """Note that the spool already held records from ``first`` to ``newest`` at start."""
-        self.behind, self.newest = first, newest
+    def recovered(self) -> None:
+        """Note that the spool already holds records, from the first sequence there is."""
+        self.behind = 1
 
     def keep(self, record: Record) -> bool:
         """Put a record into memory if there is room. The first one always finds room, so that
         delivery goes on however small the budget is.
         """
-        need = footprint(record)
-        if not self._budget.try_reserve(need, or_first=True):
+        if not self._budget.try_reserve(footprint(record.envelope), or_first=True):
             return False
         self.records.append(record)
         self.size += len(record.envelope.payload)
@@ -78,19 +79,23 @@ class Backlog:
 
     def done(self, records: Iterable[Record]) -> None:
         """These records, taken before, are no longer in memory."""
-        self._budget.release(sum(map(footprint, records)))
+        self._budget.release(sum(footprint(record.envelope) for record in records))
 
     def refill(self, records: Sequence[Record], *, seen: int) -> None:
-        """Take what was read from ``behind`` on. ``seen`` was ``newest`` before the read, so that
+        """Take what was read from ``behind`` on; ``seen`` was ``newest`` before the read, so that
         an empty read means that nothing up to there is left.
 
         Records that find no room stay on disk for the next time.
         """
-        self.behind = seen + 1
+        assert self.behind is not None  # noqa: S101 - only then is there something to read
         for record in records:
             if not self.keep(record):
                 self.behind = record.sequence
                 return
             self.behind = record.sequence + 1
-        if self.behind > self.newest:
+        if not records:
+            self.behind = max(self.behind, seen + 1)
+        # Where the recovered records end is not known, so being beyond ``newest`` says nothing
+        # while there are some.
+        if self.behind == self.newest + 1 or (not records and self.behind > self.newest):
             self.behind = None

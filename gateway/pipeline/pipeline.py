@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import time
 from collections import deque
@@ -17,14 +18,14 @@ from gateway.access.budget import MemoryBudget
 from gateway.envelope import Envelope
 from gateway.errors import Cause, Refused
 from gateway.lifecycle import Tasks
-from gateway.pipeline.backlog import RECORD_OVERHEAD, Backlog
+from gateway.pipeline.backlog import Backlog, footprint
 from gateway.pipeline.batcher import Batch, Batcher
 from gateway.pipeline.delivery import Delivery, Tally
 from gateway.pipeline.hold import Held, Hold
 from gateway.pipeline.records import Record
 from gateway.pipeline.retry import Rate, hint_s
 from gateway.pipeline.spool import Spool
-from gateway.telemetry.logs import facts
+from gateway.telemetry.logs import Throttle, facts
 from gateway.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -36,6 +37,9 @@ default batch of 3 MiB a fixed share of memory."""
 KEEPER_INTERVAL_S = 0.25
 READ_BYTES = 4 * 2**20
 """Bytes read back from disk at a time."""
+
+READ_RETRY_S = 1.0
+"""Delay after a read that failed."""
 
 
 class Backend(Protocol):
@@ -62,7 +66,8 @@ class Pipeline:
     """Takes envelopes and answers for them until they are delivered.
 
     Memory: records in the backlog's head, in open batches and on their way count against
-    ``budget``; a durable spool keeps the rest on disk, without one the client is refused.
+    ``budget``, which is for this pipeline alone; a durable spool keeps the rest on disk, without
+    one the client is refused. What a spool held at start is delivered before anything new.
     """
 
     def __init__(
@@ -97,14 +102,27 @@ class Pipeline:
         self._work = asyncio.Event()
         self._settled = asyncio.Event()
         self._sends = Tasks("delivery")
+        self._sending = 0
+        """Deliveries under way. Counted here, since a task that ends wakes the feeder before it is
+        gone from ``_sends``."""
         self._loops = Tasks("pipeline")
+        self._writing = 0
+        """Offers that the spool has not answered yet."""
         self._accepting = True
         self._draining = False
         self._no_room = False
         """The last read from disk found no room in memory; a delivery that ends makes some."""
+        self._read_from = -math.inf
+        """When reading from disk may be tried again."""
+        self._lost_spans = 0
+        self._throttle = Throttle()
         self._pending = 0
         self._rate = Rate(clock())
         metrics.on_scrape(self._refresh_gauges)
+        if spool.recovered_spans:
+            self._backlog.recovered()
+            self._pending = spool.recovered_spans
+            metrics.recovered_spans.series().value += spool.recovered_spans
 
     # -- intake ----------------------------------------------------------------------------------
 
@@ -113,26 +131,42 @@ class Pipeline:
     ) -> None:
         """Take all of them or none; see ``receivers.ingest.Intake``."""
         if not self._accepting:
-            settled(Refused(Cause.STOPPING, "the gateway is stopping", retry_after_s=self._hint()))
+            settled(self._refusal(Cause.STOPPING, "the gateway is stopping"))
             return
-        if not self._spool.durable and not self._fits(envelopes):
-            message = "the gateway's queue is full since the backend is behind"
-            settled(Refused(Cause.MEMORY_FULL, message, retry_after_s=self._hint()))
+        if not self._spool.durable and (refused := self._no_memory(envelopes)):
+            settled(refused)
             return
 
         def written(result: int | Refused) -> None:
+            self._writing -= 1
+            if self._draining:
+                self._work.set()
             if isinstance(result, Refused):
-                result.retry_after_s = self._hint()
-                settled(result)
+                settled(self._refusal(result.cause, result.message))
                 return
             self._take(envelopes, result)
             settled(None)
 
+        self._writing += 1
         self._spool.append(envelopes, written)
 
-    def _fits(self, envelopes: Sequence[Envelope]) -> bool:
-        need = sum(len(envelope.payload) + RECORD_OVERHEAD for envelope in envelopes)
-        return self._budget.used + need <= self._budget.limit or self._budget.used == 0
+    def _no_memory(self, envelopes: Sequence[Envelope]) -> Refused | None:
+        """Why they cannot be taken into memory, where there is no disk for them."""
+        need, limit = sum(map(footprint, envelopes)), self._budget.limit
+        if need > limit:
+            return Refused(
+                Cause.TOO_LARGE,
+                f"the request takes {need} bytes of memory, and the queue may hold {limit}"
+                " (GATEWAY_MEMORY_BYTES); send smaller batches",
+            )
+        if self._budget.used + need > limit:
+            message = "the gateway's queue is full since the backend is behind"
+            return self._refusal(Cause.MEMORY_FULL, message)
+        return None
+
+    def _refusal(self, cause: Cause, message: str) -> Refused:
+        """One for each offer, since each has a delay of its own."""
+        return Refused(cause, message, retry_after_s=self._hint())
 
     def _take(self, envelopes: Sequence[Envelope], sequence: int) -> None:
         backlog = self._backlog
@@ -143,7 +177,7 @@ class Pipeline:
             backlog.add(Record(sequence, envelope))
             sequence += 1
             self._pending += envelope.spans
-        if self._batch_waits and len(self._sends) < DELIVERIES:
+        if self._batch_waits and self._sending < DELIVERIES:
             self._work.set()
 
     @property
@@ -158,12 +192,6 @@ class Pipeline:
         return hint_s(queued, self._rate.per_s(self._clock()), random.random())  # noqa: S311
 
     # -- life ------------------------------------------------------------------------------------
-
-    def recover(self, *, first: int, newest: int, spans: int) -> None:
-        """The spool held these at start; they are delivered before anything new."""
-        self._backlog.recovered(first, newest)
-        self._pending += spans
-        self._metrics.recovered_spans.series().value += spans
 
     def start(self) -> None:
         self._loops.spawn(self._feed(), "feed")
@@ -208,10 +236,11 @@ class Pipeline:
     def _idle(self) -> bool:
         return (
             self._backlog.idle
+            and not self._writing
             and not self._again
             and not len(self._batcher)
             and not self._ready
-            and not len(self._sends)
+            and not self._sending
         )
 
     # -- feeding ---------------------------------------------------------------------------------
@@ -223,28 +252,33 @@ class Pipeline:
             if self._wants_to_read:
                 await (self._read_again() if self._again else self._read_on())
             now = self._clock()
-            while len(self._sends) < DELIVERIES and self._fill(now):
-                batch = self._ready.popleft()
-                self._sends.spawn(self._send(batch), "send")
+            while self._sending < DELIVERIES and self._fill(now):
+                self._sending += 1
+                self._sends.spawn(self._send(self._ready.popleft()), "send")
             if self._idle:
                 self._settled.set()
 
     @property
+    def _on_disk(self) -> bool:
+        """Something is to be read from disk before it can be delivered."""
+        return bool(self._again) or self._backlog.behind is not None
+
+    @property
     def _wants_to_read(self) -> bool:
         """Something is on disk only, memory has room and a lane is free for it."""
-        on_disk = bool(self._again) or self._backlog.behind is not None
         return (
-            on_disk
+            self._on_disk
             and not self._no_room
             and not self._backlog.records
-            and len(self._sends) < DELIVERIES
+            and self._sending < DELIVERIES
+            and self._read_from <= self._clock()
         )
 
     async def _wait_for_work(self) -> None:
         """Until ``_work`` is set, or the oldest of what waits has reached the batch timeout."""
         if self._wants_to_read:
             return
-        timeout_s = self._next_due() if len(self._sends) < DELIVERIES else None
+        timeout_s = self._next_due() if self._sending < DELIVERIES else None
         try:
             async with asyncio.timeout(timeout_s):
                 await self._work.wait()
@@ -261,11 +295,13 @@ class Pipeline:
             moments.append(self._waiting_since + self._limits.batch_timeout_s)
         if (due := self._batcher.next_due()) is not None:
             moments.append(due)
+        if self._on_disk and not self._no_room:
+            moments.append(self._read_from)
         return max(0.0, min(moments) - self._clock()) if moments else None
 
     def _fill(self, now: float) -> bool:
         """See to it that a batch is ready, if there is one to be had now."""
-        old = now - self._waiting_since >= self._limits.batch_timeout_s
+        old = self._waiting_since + self._limits.batch_timeout_s <= now
         if old or self._draining or self._batch_waits:
             while self._backlog.records and not self._ready:
                 self._ready.extend(self._batcher.add(self._backlog.take(), self._waiting_since))
@@ -277,26 +313,48 @@ class Pipeline:
         """The next of what is on disk only, in order."""
         assert self._backlog.behind is not None  # noqa: S101 - _wants_to_read has just said so
         seen = self._backlog.newest
-        records = await self._spool.read(self._backlog.behind, READ_BYTES)
+        records = await self._read(self._backlog.behind)
+        if records is None:
+            return
         self._backlog.refill(records, seen=seen)
-        self._have_read(bool(self._backlog.records) or not records)
+        self._have_read(found_room=bool(self._backlog.records) or not records)
 
     async def _read_again(self) -> None:
         """The next of what a dead backend has lost."""
-        records = await self._spool.read(min(self._again), READ_BYTES)
+        first, seen = min(self._again), self._backlog.newest
+        records = await self._read(first)
+        if records is None:
+            return
+        read = {record.sequence for record in records}
+        last = records[-1].sequence if records else seen
+        # What is not there was damaged on disk since: _read has counted it.
+        self._again -= {gone for gone in self._again - read if first <= gone <= last}
         wanted = [record for record in records if record.sequence in self._again]
-        if not wanted:  # damaged on disk since: the log has counted and told it
-            self._again.clear()
         for record in wanted:
             if not self._backlog.keep(record):
                 break
             self._again.discard(record.sequence)
             self._metrics.redelivered_spans.series().value += record.envelope.spans
-        self._have_read(bool(self._backlog.records) or not wanted)
+        self._have_read(found_room=bool(self._backlog.records) or not wanted)
 
-    def _have_read(self, found_room: bool) -> None:  # noqa: FBT001 - private, named at each call
+    async def _read(self, sequence: int) -> list[Record] | None:
+        """From disk; None where that fails, to be tried again. Counts what it finds damaged."""
+        try:
+            records = await self._spool.read(sequence, READ_BYTES)
+        except OSError as error:
+            self._read_from = self._clock() + READ_RETRY_S
+            kept_quiet = self._throttle.ready("read")
+            if kept_quiet is not None:
+                event = facts(error=str(error), kept_quiet=kept_quiet or None)
+                logger.error("spool read failed", extra=event)  # noqa: TRY400 - the disk's word
+            return None
+        lost, self._lost_spans = self._spool.lost_spans - self._lost_spans, self._spool.lost_spans
+        self._count_dropped("damaged", lost)
+        return records
+
+    def _have_read(self, *, found_room: bool) -> None:
         """What was read has waited long enough; without room, wait until a delivery ends."""
-        self._waiting_since = self._clock() - self._limits.batch_timeout_s
+        self._waiting_since = -math.inf
         self._no_room = not found_room
 
     # -- sending and holding ---------------------------------------------------------------------
@@ -311,6 +369,7 @@ class Pipeline:
                     break
                 # The backend died meanwhile and may have lost what it took before.
         finally:
+            self._sending -= 1
             self._backlog.done(batch.records)
             self._no_room = False
             self._work.set()
@@ -345,6 +404,10 @@ class Pipeline:
         self._metrics.delivered_spans.series().value += tally.delivered
         self._pending -= tally.delivered
         for reason, spans in tally.dropped.items():
+            self._count_dropped(reason, spans)
+
+    def _count_dropped(self, reason: str, spans: int) -> None:
+        if spans:
             self._metrics.dropped_spans.series(reason).value += spans
             self._pending -= spans
 
@@ -354,6 +417,11 @@ class Pipeline:
         self._metrics.pending_spans.series().value = self._pending
         self._metrics.spool_bytes.series().value = self._spool.size_bytes
 
+    @property
+    def pending_spans(self) -> int:
+        """Spans that are neither delivered for certain nor given up."""
+        return self._pending
+
     def stats(self) -> dict[str, object]:
         """For the status page."""
         return {
@@ -361,7 +429,7 @@ class Pipeline:
             "in_memory_bytes": self._budget.used,
             "memory_limit_bytes": self._budget.limit,
             "backlog_on_disk": self._backlog.behind is not None,
-            "deliveries_under_way": len(self._sends),
+            "deliveries_under_way": self._sending,
             "held_deliveries": len(self._hold),
             "delivered_bytes_per_s": round(self._rate.per_s(self._clock())),
             "last_delivery_error": self._delivery.last_error,

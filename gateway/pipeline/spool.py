@@ -15,7 +15,7 @@ from typing import Protocol
 from gateway.envelope import Envelope
 from gateway.errors import Cause, Refused
 from gateway.pipeline.records import Record
-from gateway.pipeline.segments import SegmentLog, SpoolError, SpoolFull
+from gateway.pipeline.segments import Recovery, SegmentLog, SpoolError, SpoolFull
 from gateway.telemetry.logs import Throttle, facts
 
 logger = logging.getLogger(__name__)
@@ -29,12 +29,20 @@ class Spool(Protocol):
 
     durable: bool
     """Whether records can be read back: after a restart, or after leaving memory."""
+    recovered_spans: int
+    """Spans of the records that were there at start, to be read and delivered first."""
+
+    @property
+    def lost_spans(self) -> int:
+        """Spans of records that ``read`` has found damaged so far, and passes over for good."""
 
     def append(self, envelopes: Sequence[Envelope], written: Written) -> None:
         """Take all or none; ``written`` is called exactly once, possibly before this returns."""
 
     async def read(self, sequence: int, max_bytes: int) -> list[Record]:
-        """The next unreleased records from ``sequence`` on, at least one if there is any."""
+        """The next unreleased records from ``sequence`` on, at least one if there is any. Raises
+        OSError where that cannot be told now.
+        """
 
     def release(self, sequences: Sequence[int]) -> None:
         """These are with the backend for certain and need never be read again."""
@@ -44,13 +52,17 @@ class Spool(Protocol):
         """Bytes on disk."""
 
     async def close(self) -> None:
-        """Finish what is under way. What was not released is there at the next start."""
+        """Finish what is under way. What was not released is there at the next start. Safe twice,
+        but nothing else may be called after it.
+        """
 
 
 class MemorySpool:
     """Keeps nothing itself: the records live in the backlog and die with the process."""
 
     durable = False
+    recovered_spans = 0
+    lost_spans = 0
     size_bytes = 0
 
     def __init__(self) -> None:
@@ -81,12 +93,15 @@ class DiskSpool:
 
     durable = True
 
-    def __init__(self, log: SegmentLog) -> None:
+    def __init__(self, log: SegmentLog, found: Recovery) -> None:
+        """``log`` is open, and ``found`` is what that found."""
         self._log = log
+        self.recovered_spans = found.spans
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spool")
         self._waiting: list[tuple[Sequence[Envelope], Written]] = []
         self._released: list[int] = []
         self._writing = False
+        self._closed = False
         self._throttle = Throttle()
         self.last_error: str | None = None
         """Why the last write failed; None once one has succeeded."""
@@ -94,6 +109,10 @@ class DiskSpool:
     @property
     def size_bytes(self) -> int:
         return self._log.size_bytes
+
+    @property
+    def lost_spans(self) -> int:
+        return self._log.damage.spans
 
     def append(self, envelopes: Sequence[Envelope], written: Written) -> None:
         self._waiting.append((envelopes, written))
@@ -110,6 +129,9 @@ class DiskSpool:
         return await loop.run_in_executor(self._thread, self._log.read, sequence, max_bytes)
 
     async def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
         loop = asyncio.get_running_loop()
         while self._writing:
             await loop.run_in_executor(self._thread, _nothing)
