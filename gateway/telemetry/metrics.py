@@ -162,6 +162,22 @@ class Metrics(Collector):
         self.backend_restarts = Family(
             Row("backend_restarts", "counter", "Times the backend died and was started again.")
         )
+        self.query_requests = Family(
+            Row(
+                "query_requests",
+                "counter",
+                "Queries by HTTP status; client_left and cut: ended in the middle of an answer.",
+                ("code",),
+            )
+        )
+        self.backend_scrape_failures = Family(
+            Row(
+                "backend_scrape_failures",
+                "counter",
+                "Read-outs of /metrics without the backend's part.",
+                ("reason",),
+            )
+        )
         self.export_duration = Histogram(
             Row(
                 "export_duration_seconds",
