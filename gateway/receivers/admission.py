@@ -1,0 +1,52 @@
+"""The share of the memory budget that one request holds."""
+
+from __future__ import annotations
+
+from gateway.access.budget import MemoryBudget
+from gateway.errors import Cause, Refused
+
+RETRY_AFTER_S = 1.0
+"""Requests hold memory for milliseconds; what fills the budget for longer is the pipeline's queue,
+and the pipeline names a delay of its own."""
+
+
+class Reservation:
+    """Bytes held of a budget: grown while the request comes in, released when it is answered."""
+
+    __slots__ = ("_budget", "_size")
+
+    def __init__(self, budget: MemoryBudget) -> None:
+        self._budget = budget
+        self._size = 0
+
+    def check_possible(self, size: int) -> None:
+        """Raises Refused for a size that the budget cannot hold even when nothing else does."""
+        if size > self._budget.limit:
+            raise Refused(
+                Cause.TOO_LARGE,
+                f"a request of this size takes {size} bytes of memory to handle, and the gateway"
+                f" may use {self._budget.limit} (GATEWAY_MEMORY_BYTES); send smaller batches",
+            )
+
+    def grow(self, size: int) -> None:
+        """Hold at least ``size`` bytes from now on. Raises Refused, then holding what it held."""
+        more = size - self._size
+        if more <= 0:
+            return
+        if not self._budget.try_reserve(more):
+            raise Refused(
+                Cause.MEMORY_FULL,
+                "all memory for requests is in use (GATEWAY_MEMORY_BYTES); send again later",
+                retry_after_s=RETRY_AFTER_S,
+            )
+        self._size = size
+
+    def shrink(self, size: int) -> None:
+        """Hold at most ``size`` bytes from now on."""
+        less = self._size - size
+        if less > 0:
+            self._budget.release(less)
+            self._size = size
+
+    def release(self) -> None:
+        self.shrink(0)
