@@ -1,4 +1,4 @@
-"""Guards over all tests: no blocking call on the event loop, no task left behind."""
+"""Guards over all tests: no blocking call on the event loop, no task left behind, no timing."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ from collections.abc import Iterator
 import pytest
 import pytest_asyncio
 from blockbuster import blockbuster_ctx
+from hypothesis import settings
+
+settings.register_profile("gateway", deadline=None)  # a busy machine is no fault
+settings.load_profile("gateway")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -20,7 +20,7 @@ from gateway.telemetry.metrics import Metrics
 logger = logging.getLogger(__name__)
 
 UNCLEAR_ATTEMPTS = 30
-"""Attempts after which a delivery that always fails with UNKNOWN is blamed on its data: with the
+"""Attempts in a row after which a delivery that fails with UNKNOWN is blamed on its data: with the
 backoff's ceiling of 5 s about 75 s, more than the 31 s for which a stopping Tempo 2.4.0 answers
 UNKNOWN to everything."""
 
@@ -84,6 +84,7 @@ class Delivery:
         self._turns = Turns()
         self._nudge = asyncio.Event()
         self._throttle = Throttle()
+        self._drops = Throttle(interval_s=1.0)
         self._failing = False
         self.last_error: str | None = None
         """The last failure in words, for the status; None once a delivery has succeeded."""
@@ -110,7 +111,7 @@ class Delivery:
         payload = parts[0].payload if len(parts) == 1 else b"".join([p.payload for p in parts])
         outcome = await self._attempt_until_final(tenant, payload, spans)
         if outcome.fate is Fate.DELIVERED:
-            rejected = min(spans, outcome.rejected_spans)
+            rejected = max(0, min(spans, outcome.rejected_spans))
             tally.delivered += spans - rejected
             if rejected:
                 tally.drop("backend_rejected", rejected)
@@ -136,7 +137,7 @@ class Delivery:
             if outcome.fate is not Fate.RETRY:
                 return outcome
             broken += outcome.lost_connection
-            unclear += outcome.code == "UNKNOWN"
+            unclear = unclear + 1 if outcome.code == "UNKNOWN" else 0
             if broken >= 2 * SUSPECT_AFTER or unclear >= UNCLEAR_ATTEMPTS:
                 why = f"fails each time it is delivered, last: {outcome.message}"
                 return outcome._replace(fate=Fate.REFUSED, message=why)
@@ -154,8 +155,10 @@ class Delivery:
         return outcome
 
     async def _wait(self, delay_s: float) -> None:
+        # Not wait_for: in Python 3.11 it swallows a cancellation that comes with the nudge.
         try:
-            await asyncio.wait_for(self._nudge.wait(), delay_s)
+            async with asyncio.timeout(delay_s):
+                await self._nudge.wait()
         except TimeoutError:
             return
 
@@ -192,13 +195,16 @@ class Delivery:
         self._tell_dropped(reason, payload, spans, outcome)
 
     def _tell_dropped(self, reason: str, payload: bytes, spans: int, outcome: Outcome) -> None:
-        logger.error(
-            "spans dropped",
-            extra=facts(
-                reason=reason,
-                spans=spans,
-                code=outcome.code,
-                error=outcome.message,
-                trace_ids=",".join(trace_ids(payload, limit=5)),
-            ),
-        )
+        kept_quiet = self._drops.ready(reason)
+        if kept_quiet is not None:
+            logger.error(
+                "spans dropped",
+                extra=facts(
+                    reason=reason,
+                    spans=spans,
+                    code=outcome.code,
+                    error=outcome.message,
+                    trace_ids=",".join(trace_ids(payload, limit=5)),
+                    kept_quiet=kept_quiet or None,
+                ),
+            )

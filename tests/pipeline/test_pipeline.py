@@ -4,9 +4,8 @@ import asyncio
 
 import pytest
 
-from gateway.errors import Cause
-from gateway.pipeline.pipeline import DELIVERIES, Limits
-from tests.kit.scripted import AWAY, MIB, Rig, ScriptedBackend, until
+from gateway.pipeline.pipeline import DELIVERIES
+from tests.kit.scripted import Rig, ScriptedBackend, until
 
 pytestmark = pytest.mark.filterwarnings("error")
 
