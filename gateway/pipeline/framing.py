@@ -36,7 +36,8 @@ MARKER_BYTES = 8
 _CRC = struct.Struct("<I")
 _FIELDS = struct.Struct("<IQdIIH")
 _FIELDS_AT = MARKER_BYTES + _CRC.size
-HEADER_BYTES = _FIELDS_AT + _FIELDS.size
+_HEADER = struct.Struct(f"<{MARKER_BYTES}sI{_FIELDS.format[1:]}")
+HEADER_BYTES = _HEADER.size
 
 _MARK = struct.Struct("<III")
 _RUN = struct.Struct("<II")
@@ -93,6 +94,37 @@ def header_at(buffer: bytes, offset: int, marker: bytes) -> Header | None:
     if crc32(buffer[fields_at:end]) != _CRC.unpack_from(buffer, offset + MARKER_BYTES)[0]:
         return None
     return Header(*_FIELDS.unpack_from(buffer, fields_at))
+
+
+def sound_records(
+    buffer: bytes, offset: int, marker: bytes, sequence: int
+) -> tuple[list[int], list[int]]:
+    """Sizes and spans of the records from *offset* on, up to the first that is not whole in
+    *buffer*, not sound, or not the next in sequence.
+
+    Says what ``header_at`` and a look at the body say, in one loop and at a third of the cost: a
+    start goes through the whole spool with it.
+    """
+    sizes: list[int] = []
+    spans: list[int] = []
+    end = len(buffer)
+    while (body_at := offset + HEADER_BYTES) <= end:
+        head = _HEADER.unpack_from(buffer, offset)
+        found_marker, header_crc, body_crc, found_sequence, _, count, payload, tenant = head
+        next_at = body_at + tenant + payload
+        if (
+            found_marker != marker
+            or crc32(buffer[offset + _FIELDS_AT : body_at]) != header_crc
+            or found_sequence != sequence
+            or next_at > end
+            or crc32(buffer[body_at:next_at]) != body_crc
+        ):
+            break
+        sizes.append(next_at - offset)
+        spans.append(count)
+        sequence += 1
+        offset = next_at
+    return sizes, spans
 
 
 def decode(buffer: bytes, offset: int, marker: bytes) -> tuple[int, Envelope] | None:

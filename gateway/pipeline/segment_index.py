@@ -8,11 +8,12 @@ from __future__ import annotations
 import errno
 from array import array
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import NamedTuple
 from zlib import crc32
 
-from gateway.pipeline.framing import HEADER_BYTES, Header, header_at
+from gateway.pipeline.framing import HEADER_BYTES, Header, header_at, sound_records
 
 BLOCK_BYTES = 256 * 1024
 """A scan holds one block of this size in memory, whatever the size of segment and records."""
@@ -71,14 +72,15 @@ class SegmentIndex:
     def __len__(self) -> int:
         return len(self._settled)
 
-    def add(self, size: int, spans: int) -> None:
-        """One more record, which takes *size* bytes from where the last ended."""
-        self._offsets.append(self.end)
-        self._spans.append(spans)
-        self._settled.append(0)
-        self.end += size
-        self.pending_records += 1
-        self.pending_spans += spans
+    def add(self, sizes: Sequence[int], spans: Sequence[int]) -> None:
+        """More records, which take these numbers of bytes from where the last ended."""
+        starts = list(accumulate(sizes, initial=self.end))
+        self.end = starts.pop()
+        self._offsets.extend(starts)
+        self._spans.extend(spans)
+        self._settled.extend(bytes(len(sizes)))
+        self.pending_records += len(sizes)
+        self.pending_spans += sum(spans)
 
     def settle(self, start: int, stop: int) -> list[Run]:
         """Settle these records; returns the runs of them that were still pending."""
@@ -141,7 +143,7 @@ class Scan:
         """Set where the rest of the segment could not be read; it counts as damaged."""
 
     def whole(self, header: Header) -> None:
-        self.index.add(header.record_bytes, header.spans)
+        self.index.add((header.record_bytes,), (header.spans,))
 
     def damaged_body(self, header: Header) -> None:
         self.lost.append(len(self.index))
@@ -151,9 +153,8 @@ class Scan:
     def gap(self, size: int, records: int) -> None:
         """*size* bytes in which this number of records were."""
         self.damaged_bytes += size
-        for _ in range(records):
-            self.lost.append(len(self.index))
-            self.index.add(0, 0)
+        self.lost += range(len(self.index), len(self.index) + records)
+        self.index.add([0] * records, [0] * records)
         self.index.end += size
 
 
@@ -178,6 +179,12 @@ def _walk(found: Scan, window: _Window, marker: bytes, first: int) -> None:
     index, size, offset = found.index, window.size, 0
     while size - offset >= HEADER_BYTES:
         place = window.seek(offset, HEADER_BYTES)
+        if offset == index.end:
+            sizes, spans = sound_records(window.data, place, marker, first + len(index))
+            if sizes:
+                index.add(sizes, spans)
+                offset = index.end
+                continue
         header = header_at(window.data, place, marker)
         damaged = offset - index.end
         missing = header.sequence - first - len(index) if header else 0

@@ -53,8 +53,7 @@ class SegmentList:
     ) -> None:
         """These are in the segment's file now."""
         with self._lock:
-            for envelope, size in zip(envelopes, sizes, strict=True):
-                segment.index.add(size, envelope.spans)
+            segment.index.add(sizes, [envelope.spans for envelope in envelopes])
             self.size_bytes += sum(sizes) + MARK_BYTES * len(sizes)
 
     def add_garbage(self, segment: Segment) -> None:

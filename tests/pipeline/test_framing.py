@@ -14,6 +14,7 @@ from gateway.pipeline.framing import (
     encode_marks,
     header_at,
     record_bytes,
+    sound_records,
 )
 
 MARKER = b"\x93marker\xff"
@@ -67,6 +68,24 @@ def test_a_damaged_body_leaves_size_and_spans_known():
 
     assert header is not None
     assert (header.sequence, header.spans, header.record_bytes) == (7, 3, len(data))
+
+
+@given(st.lists(ENVELOPES, max_size=4), st.integers(0, 8), st.data())
+def test_sound_records_are_those_up_to_the_first_that_does_not_decode(envelopes, gap, data):
+    """A jump of the sequence ends them too, and so does any changed byte."""
+    records = [encode(7 + n + (n > 1) * gap, envelope) for n, envelope in enumerate(envelopes)]
+    log = bytearray(b"??" + b"".join(records))
+    if envelopes and data.draw(st.booleans()):
+        log[data.draw(st.integers(2, len(log) - 1))] ^= data.draw(st.integers(1, 255))
+    expected, offset = [], 2
+    while (found := decode(bytes(log), offset, MARKER)) and found[0] == 7 + len(expected):
+        expected.append(found[1])
+        offset += record_bytes(found[1])
+
+    sizes, spans = sound_records(bytes(log), 2, MARKER, 7)
+
+    assert sizes == [record_bytes(envelope) for envelope in expected]
+    assert spans == [envelope.spans for envelope in expected]
 
 
 RUNS = st.lists(st.tuples(UINT32, UINT32).map(lambda pair: (min(pair), max(pair))))

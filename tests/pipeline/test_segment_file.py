@@ -28,8 +28,7 @@ def write(segment, *payloads, fsync=False):
     for sequence, envelope in enumerate(envelopes, segment.first + len(segment.index)):
         buffers += [encode_head(segment.marker, sequence, envelope), envelope.payload]
     segment.write(buffers, sum(map(len, buffers)), fsync=fsync)
-    for envelope in envelopes:
-        segment.index.add(record_bytes(envelope), envelope.spans)
+    segment.index.add([record_bytes(e) for e in envelopes], [e.spans for e in envelopes])
 
 
 def recovered(segment):

@@ -211,8 +211,7 @@ class TestSegmentIndex:
     def test_pieces_give_the_pending_records_in_order_within_the_limit(self, data):
         sizes = data.draw(st.lists(st.integers(HEADER_BYTES, 99), max_size=20))
         index, pending = SegmentIndex(), set(range(len(sizes)))
-        for size in sizes:
-            index.add(size, 1)
+        index.add(sizes, [1] * len(sizes))
         for _ in range(data.draw(st.integers(0, 5))):
             start = data.draw(st.integers(0, 25))
             stop = data.draw(st.integers(0, 25))
@@ -236,8 +235,7 @@ class TestSegmentIndex:
 
     def test_a_piece_is_as_large_as_the_limit_allows(self):
         index = SegmentIndex()
-        for _ in range(10):
-            index.add(100, 1)
+        index.add([100] * 10, [1] * 10)
 
         assert index.piece(2, 399) == (2, 5, 200, 500)
         assert index.piece(2, 400) == (2, 6, 200, 600)
