@@ -55,7 +55,7 @@ class Books:
             self._metrics.repaired_values.series(kind).value += count
         for reason, count in decoded.rejected.items():
             self._metrics.rejected_spans.series(reason).value += count
-            self._log(sender, reason, decoded.message, count=count)
+            self._log(sender, reason, decoded.message, count=count, trace_id=decoded.trace_id)
 
     def refusal(self, sender: Sender, refused: Refused) -> None:
         """The client was told that its whole request is refused."""
@@ -73,6 +73,7 @@ class Books:
         message: str,
         *,
         count: int | None = None,
+        trace_id: str | None = None,
     ) -> None:
         quiet = self._throttle.ready(reason)
         if quiet is None:
@@ -84,6 +85,7 @@ class Books:
                 count=count,
                 transport=sender.transport,
                 peer=sender.peer,
+                trace_id=trace_id or None,
                 request_id=sender.request_id and sender.request_id[:_MESSAGE_CHARS],
                 message=message[:_MESSAGE_CHARS],
                 like_it=quiet or None,

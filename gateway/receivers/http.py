@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from gateway.errors import Cause, Refused
 from gateway.receivers.books import Sender
@@ -101,7 +102,7 @@ class _Receiver:
                     exchange.feed(data)
         except TimeoutError:
             exchange.refuse(self._too_slow())
-        except web.RequestPayloadError:
+        except (web.RequestPayloadError, HttpProcessingError):
             message = "the body ends too early or its chunks are not framed as HTTP/1.1 asks"
             exchange.refuse(Refused(Cause.MALFORMED, message))
 
