@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from gateway.envelope import Fate, Outcome
+from gateway.errors import Refused
 from gateway.otlp.wire import split, trace_ids
 from gateway.pipeline.batcher import Batch
 from gateway.pipeline.retry import Backoff
@@ -117,9 +118,9 @@ class Delivery:
                 tally.drop("backend_rejected", rejected)
                 self._tell_dropped("backend_rejected", payload, rejected, outcome)
             return
-        if len(parts) == 1 and spans > 1:
-            parts = [Part(*piece) for piece in split(payload, max_spans=-(-spans // 2))]
         if len(parts) == 1:
+            parts = _halves(payload, spans)
+        if len(parts) < 2:
             await self._give_up(tenant, payload, spans, outcome, tally)
             return
         middle = len(parts) // 2
@@ -208,3 +209,13 @@ class Delivery:
                     kept_quiet=kept_quiet or None,
                 ),
             )
+
+
+def _halves(payload: bytes, spans: int) -> list[Part]:
+    """The payload cut in the middle; fewer than two parts where it cannot be cut."""
+    if spans < 2:
+        return []
+    try:
+        return [Part(*piece) for piece in split(payload, max_spans=-(-spans // 2))]
+    except Refused:  # it is no request after all
+        return []

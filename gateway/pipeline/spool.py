@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 Written = Callable[["int | Refused"], None]
 """Told the sequence of the first envelope, or why none was taken."""
 
+_Request = tuple[Sequence[Envelope], Written]
+
 
 class Spool(Protocol):
     """What the pipeline needs of either."""
@@ -98,7 +100,7 @@ class DiskSpool:
         self._log = log
         self.recovered_spans = found.spans
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spool")
-        self._waiting: list[tuple[Sequence[Envelope], Written]] = []
+        self._waiting: list[_Request] = []
         self._released: list[int] = []
         self._writing = False
         self._closed = False
@@ -155,39 +157,41 @@ class DiskSpool:
             self._log.release(released)
         return self._log.append(envelopes) if envelopes else 0
 
-    def _written(
-        self, group: list[tuple[Sequence[Envelope], Written]], done: asyncio.Future[int]
-    ) -> None:
+    def _written(self, group: list[_Request], done: asyncio.Future[int]) -> None:
         """Back on the event loop: start the next group first, then tell this one."""
         self._writing = False
         if self._waiting or self._released:
             self._write_next()
         error = done.exception()
-        if error is not None:
-            refused = self._refusal(error)
-            for _, written in group:
-                written(refused)
-            return
-        self.last_error = None
-        sequence = done.result()
+        if error is None and group:
+            self.last_error = None
+        answer = done.result() if error is None else self._refusal(error)
         for envelopes, written in group:
-            written(sequence)
-            sequence += len(envelopes)
+            try:
+                written(answer)
+            except Exception:  # the others of the group wait for theirs
+                logger.exception("spool answer not taken")
+            if isinstance(answer, int):
+                answer += len(envelopes)
 
     def _refusal(self, error: BaseException) -> Refused:
         if isinstance(error, SpoolFull):
+            self._log_failure("spool full", error)
             return Refused(
                 Cause.SPOOL_FULL, "the gateway's spool is full since the backend is behind"
             )
         self.last_error = str(error)
-        kept_quiet = self._throttle.ready("write")
+        self._log_failure("spool write failed", error)
+        return Refused(Cause.SPOOL_FAILED, "the gateway cannot write to its disk at the moment")
+
+    def _log_failure(self, event: str, error: BaseException) -> None:
+        kept_quiet = self._throttle.ready(event)
         if kept_quiet is not None:
             logger.error(
-                "spool write failed",
-                exc_info=None if isinstance(error, SpoolError) else error,
+                event,
+                exc_info=None if isinstance(error, SpoolFull | SpoolError) else error,
                 extra=facts(error=str(error), kept_quiet=kept_quiet or None),
             )
-        return Refused(Cause.SPOOL_FAILED, "the gateway cannot write to its disk at the moment")
 
 
 def _nothing() -> None:

@@ -69,7 +69,7 @@ class Case:
         self.backend.answer = lambda _: rest.pop(0) if len(rest) > 1 else rest[0]
 
     def refuse(self, letters: str, outcome: Outcome = REFUSED) -> None:
-        """This answer to every payload with one of these spans."""
+        """Answer so to every payload with one of these spans."""
 
         def answer(attempt: Attempt) -> Outcome:
             return outcome if set(names(attempt.payload)) & set(letters) else OK
@@ -244,10 +244,14 @@ async def test_when_all_are_bad_each_is_given_up_once_and_the_log_is_not_flooded
     assert len([r for r in caplog.records if r.getMessage() == "spans dropped"]) == 1
 
 
-async def test_a_payload_that_cannot_be_cut_is_given_up_whole(case):
-    """As one whose count of spans is wrong, which only a damaged spool could have."""
+@pytest.mark.parametrize(
+    "payload",
+    [record(1, "a").envelope.payload, b"\xff\xff", b""],
+    ids=["one_span_only", "no_request", "nothing"],
+)
+async def test_a_payload_that_cannot_be_cut_is_given_up_whole(case, payload):
+    """Whatever an envelope says of the spans in it."""
     case.script(REFUSED)
-    payload = record(1, "a").envelope.payload
     tally = await case.delivery.settle(batch_of([Record(1, Envelope("shop", payload, 5, 0.0))]))
     assert tally.dropped == {"refused": 5}
     assert len(case.backend.attempts) == 1

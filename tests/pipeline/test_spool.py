@@ -1,0 +1,367 @@
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from gateway.envelope import Envelope
+from gateway.errors import Cause, Refused
+from gateway.pipeline.segments import Record, SegmentLog
+from gateway.pipeline.spool import DiskSpool, MemorySpool
+from tests.kit.disks import file_size_limit
+from tests.kit.scripted import mark, marks, until
+
+
+class ObservedLog(SegmentLog):
+    """A log that tells what it is asked to do, and does it when ``gate`` is set."""
+
+    def __init__(self, directory: Path, *, max_bytes: int = 2**20) -> None:
+        super().__init__(directory, max_bytes=max_bytes, fsync=False)
+        self.gate = threading.Event()
+        self.gate.set()
+        self.groups: list[list[int]] = []
+        self.releases: list[list[int]] = []
+        self.fault: Exception | None = None
+
+    def append(self, envelopes: Sequence[Envelope]) -> int:
+        self.groups.append([n for envelope in envelopes for n in marks(envelope.payload)])
+        assert self.gate.wait(10)
+        if self.fault:
+            raise self.fault
+        return super().append(envelopes)
+
+    def release(self, sequences) -> None:
+        self.releases.append(list(sequences))
+        super().release(sequences)
+
+
+class Client:
+    """Appends, and remembers how each was answered and in which order."""
+
+    def __init__(self, spool) -> None:
+        self._spool = spool
+        self.answers: dict[int, list[int | Refused]] = {}
+        self.order: list[int] = []
+        self.asked = 0
+
+    def append(self, *numbers: int, padding: int = 0, tenant: str = "") -> None:
+        """One request; known by its first number."""
+        request = numbers[0]
+        self.answers[request] = []
+        self.asked += 1
+
+        def written(answer: int | Refused) -> None:
+            self.order.append(request)
+            self.answers[request].append(answer)
+
+        payloads = [mark(number, padding=padding) for number in numbers]
+        self._spool.append([Envelope(tenant, p, 1, 0.0) for p in payloads], written)
+
+    async def answered(self) -> None:
+        await until(lambda: len(self.order) >= self.asked)
+        assert all(len(answers) == 1 for answers in self.answers.values())
+
+    def sequence(self, request: int) -> int:
+        (answer,) = self.answers[request]
+        assert isinstance(answer, int), f"refused: {answer}"
+        return answer
+
+    def refused(self, request: int) -> Refused:
+        (answer,) = self.answers[request]
+        assert isinstance(answer, Refused), "not refused"
+        return answer
+
+
+def numbers(records: Sequence[Record]) -> list[int]:
+    return [number for record in records for number in marks(record.envelope.payload)]
+
+
+@pytest.fixture
+def log(tmp_path):
+    return ObservedLog(tmp_path / "spool")
+
+
+@pytest.fixture
+def spool(log):
+    return DiskSpool(log, log.open())
+
+
+@pytest.fixture(autouse=True)
+async def closed(spool, log):
+    yield
+    log.gate.set()
+    await spool.close()
+
+
+@pytest.fixture
+def client(spool):
+    return Client(spool)
+
+
+async def on_disk(log: SegmentLog) -> list[int]:
+    """What another start finds."""
+
+    def look() -> list[int]:
+        again = SegmentLog(log.directory, max_bytes=log.max_bytes, fsync=False)
+        again.open()
+        try:
+            return numbers(again.read(1, 2**30))
+        finally:
+            again.close()
+
+    return await asyncio.to_thread(look)
+
+
+# -- group commit ----------------------------------------------------------------------------------
+
+
+async def test_a_request_is_answered_with_the_sequence_of_its_first_envelope(spool, client):
+    client.append(10, 11, 12)
+    await client.answered()
+    client.append(20)
+    await client.answered()
+    assert client.sequence(20) == client.sequence(10) + 3
+    assert numbers(await spool.read(client.sequence(10), 2**20)) == [10, 11, 12, 20]
+
+
+async def test_what_arrives_while_a_group_is_written_is_one_write(log, client):
+    log.gate.clear()
+    for number in range(100):
+        client.append(number)
+    await until(lambda: log.groups)
+    assert client.order == []
+    log.gate.set()
+    await client.answered()
+    assert log.groups == [[0], list(range(1, 100))]
+    assert client.order == list(range(100))
+    assert [client.sequence(n) - client.sequence(0) for n in range(100)] == list(range(100))
+
+
+async def test_who_appends_when_answered_is_in_a_later_group_and_order_holds(log, spool):
+    answered: list[tuple[int, int | Refused]] = []
+
+    def append(number: int) -> None:
+        def written(sequence: int | Refused) -> None:
+            answered.append((number, sequence))
+            if number < 10:
+                append(number + 1)
+
+        spool.append([Envelope("", mark(number), 1, 0.0)], written)
+
+    append(0)
+    await until(lambda: len(answered) == 11)
+    assert [number for number, _ in answered] == list(range(11))
+    assert log.groups == [[number] for number in range(11)]
+
+
+async def test_a_client_whose_answer_fails_costs_the_others_of_its_group_nothing(
+    log, spool, client, caplog
+):
+    log.gate.clear()
+    client.append(1)
+
+    def fails(_: int | Refused) -> None:
+        raise RuntimeError("boom")
+
+    spool.append([Envelope("", mark(2), 1, 0.0)], fails)
+    client.append(3)
+    log.gate.set()
+    await client.answered()
+    assert client.sequence(3) == client.sequence(1) + 2
+    (event,) = [r for r in caplog.records if r.levelno == logging.ERROR]
+    assert event.exc_info
+
+
+# -- refusals --------------------------------------------------------------------------------------
+
+
+async def test_a_full_spool_refuses_and_takes_again_once_something_is_released(
+    log, spool, client, caplog
+):
+    requests = [number * 10 for number in range(1, 30)]
+    for request in requests:
+        client.append(request, padding=2**16)
+        await client.answered()
+    taken = [r for r in requests if isinstance(client.answers[r][0], int)]
+    assert taken == requests[: len(taken)]
+    assert 10 <= len(taken) <= 15
+    assert client.refused(requests[-1]).cause is Cause.SPOOL_FULL
+    assert spool.size_bytes <= log.max_bytes
+    assert spool.last_error is None
+    assert [r.getMessage() for r in caplog.records] == ["spool full"]
+
+    spool.release([client.sequence(r) for r in taken[:8]])
+    client.append(1, padding=2**16)
+    await client.answered()
+    client.sequence(1)
+
+
+async def test_a_full_spool_still_takes_what_is_small_enough(client):
+    for request in range(1, 40):
+        client.append(request, padding=2**15)
+        await client.answered()
+    client.refused(39)
+    client.append(100)
+    await client.answered()
+    client.sequence(100)
+
+
+async def test_a_group_that_cannot_be_written_is_refused_whole_and_the_next_is_taken(
+    log, client, caplog
+):
+    log.gate.clear()
+    log.fault = OSError(28, "No space left on device")
+    client.append(1)
+    await until(lambda: log.groups)
+    client.append(2, 3)
+    client.append(4)
+    log.gate.set()
+    await client.answered()
+    log.fault = None
+    client.append(5)
+    await client.answered()
+    assert [client.refused(n).cause for n in (1, 2, 4)] == [Cause.SPOOL_FAILED] * 3
+    assert client.order == [1, 2, 4, 5]
+    client.sequence(5)
+    assert [r.getMessage() for r in caplog.records] == ["spool write failed"]
+
+
+async def test_a_disk_that_fails_is_told_in_log_and_status_until_a_write_succeeds(
+    log, spool, client, caplog
+):
+    client.append(1)
+    await client.answered()
+    with file_size_limit(2**16):
+        client.append(2, padding=2**17)
+        await client.answered()
+        client.append(3, padding=2**17)
+        await client.answered()
+    assert client.refused(2).cause is client.refused(3).cause is Cause.SPOOL_FAILED
+    assert "File too large" in (spool.last_error or "")
+    (event,) = [r.facts for r in caplog.records if r.getMessage() == "spool write failed"]
+    assert "File too large" in event["error"]
+    spool.release([client.sequence(1)])
+    await until(lambda: log.releases)
+    await asyncio.sleep(0.01)
+    assert spool.last_error is not None, "a release proves nothing about writing"
+    client.append(4)
+    await client.answered()
+    client.sequence(4)
+    assert spool.last_error is None
+    await spool.close()
+    assert await on_disk(log) == [4]
+
+
+async def test_what_cannot_be_stored_at_all_is_refused_and_logged_with_its_traceback(
+    spool, client, caplog
+):
+    client.append(1, tenant="t" * 70_000)  # more than a record's header has room for
+    await client.answered()
+    assert client.refused(1).cause is Cause.SPOOL_FAILED
+    (event,) = caplog.records
+    assert event.exc_info
+    client.append(2)
+    await client.answered()
+    client.sequence(2)
+
+
+# -- release and read ------------------------------------------------------------------------------
+
+
+async def test_what_is_released_is_read_never_again_also_by_the_next_start(log, spool, client):
+    client.append(1, 2, 3, 4)
+    await client.answered()
+    first = client.sequence(1)
+    spool.release([first, first + 2])
+    client.append(5)
+    await client.answered()
+    assert numbers(await spool.read(first, 2**20)) == [2, 4, 5]
+    await spool.close()
+    assert await on_disk(log) == [2, 4, 5]
+
+
+async def test_releases_are_joined_as_writes_are_and_done_before_them(log, spool, client):
+    client.append(1, 2, 3)
+    await client.answered()
+    log.gate.clear()
+    client.append(4)
+    for sequence in (1, 2, 3):
+        spool.release([sequence])
+    client.append(5)
+    log.gate.set()
+    await client.answered()
+    assert log.releases == [[1, 2, 3]]
+    assert log.groups[-1] == [5]
+
+
+async def test_damage_that_a_read_finds_is_counted(log, spool, client):
+    client.append(1, 2, 3)
+    await client.answered()
+    (path,) = log.directory.glob("*.log")
+    data = bytearray(path.read_bytes())
+    data[data.index(mark(2))] ^= 0xFF
+    path.write_bytes(data)
+    assert spool.lost_spans == 0
+    assert numbers(await spool.read(1, 2**20)) == [1, 3]
+    assert spool.lost_spans == 1
+
+
+# -- the end ---------------------------------------------------------------------------------------
+
+
+async def test_close_answers_and_writes_everything_that_waits(log, spool, client):
+    log.gate.clear()
+    client.append(1)
+    client.append(2, 3)
+    await until(lambda: log.groups)
+    closing = asyncio.get_running_loop().create_task(spool.close())
+    await asyncio.sleep(0.01)
+    assert not closing.done()
+    log.gate.set()
+    async with asyncio.timeout(5):
+        await closing
+    await client.answered()
+    assert await on_disk(log) == [1, 2, 3]
+
+
+async def test_close_writes_the_releases_that_wait(log, spool, client):
+    client.append(1, 2)
+    await client.answered()
+    log.gate.clear()
+    client.append(3)
+    spool.release([1])
+    log.gate.set()
+    await spool.close()
+    assert await on_disk(log) == [2, 3]
+
+
+async def test_close_is_safe_twice_and_on_a_spool_that_was_never_used(spool):
+    await spool.close()
+    await spool.close()
+
+
+async def test_what_was_not_released_is_recovered_at_the_next_start(log, spool, client):
+    client.append(1, 2, 3)
+    await client.answered()
+    spool.release([2])
+    await spool.close()
+    again = SegmentLog(log.directory, max_bytes=log.max_bytes, fsync=False)
+    with_its_past = DiskSpool(again, await asyncio.to_thread(again.open))
+    assert with_its_past.recovered_spans == 2
+    assert numbers(await with_its_past.read(1, 2**20)) == [1, 3]
+    await with_its_past.close()
+
+
+# -- memory only -----------------------------------------------------------------------------------
+
+
+async def test_the_memory_spool_takes_everything_at_once():
+    client = Client(MemorySpool())
+    client.append(1, 2)
+    client.append(3)
+    assert (client.sequence(1), client.sequence(3)) == (1, 3)
+    assert not MemorySpool.durable
