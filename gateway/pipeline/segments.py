@@ -21,6 +21,7 @@ from typing import NamedTuple
 from gateway.envelope import Envelope
 from gateway.pipeline.directory_lock import DirectoryLock
 from gateway.pipeline.framing import HEADER_BYTES, MARK_BYTES, encode_head, record_bytes
+from gateway.pipeline.records import Record
 from gateway.pipeline.segment_file import Name, Segment
 from gateway.pipeline.segment_index import Damage, Piece
 from gateway.pipeline.segment_list import SegmentList
@@ -49,11 +50,6 @@ class SpoolError(OSError):
     @classmethod
     def of(cls, error: OSError) -> SpoolError:
         return cls(error.errno, error.strerror or str(error), *filter(None, (error.filename,)))
-
-
-class Record(NamedTuple):
-    sequence: int
-    envelope: Envelope
 
 
 class Recovery(NamedTuple):

@@ -10,7 +10,8 @@ import pytest
 
 from gateway.envelope import Envelope
 from gateway.errors import Cause, Refused
-from gateway.pipeline.segments import Record, SegmentLog
+from gateway.pipeline.records import Record
+from gateway.pipeline.segments import SegmentLog
 from gateway.pipeline.spool import DiskSpool, MemorySpool
 from tests.kit.disks import file_size_limit
 from tests.kit.scripted import mark, marks, until
