@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.errors import Cause, Refused
+from gateway.otlp.json import decode_json
 from gateway.otlp.media import Decoded, Media
 from gateway.otlp.protobuf import decode_protobuf
 from gateway.otlp.rules import latest_start
@@ -20,8 +20,5 @@ def decode(body: bytes, media: Media, *, now_ns: int, max_spans: int, max_bytes:
     Raises Refused: MALFORMED for what is no such request, TOO_DEEP for values nested deeper than
     64 levels, TOO_LARGE where a resource is too large to be repeated.
     """
-    if media is Media.JSON:
-        raise Refused(Cause.CONTENT_TYPE, "send application/x-protobuf")
-    return decode_protobuf(
-        body, latest_ns=latest_start(now_ns), max_spans=max_spans, max_bytes=max_bytes
-    )
+    read = decode_json if media is Media.JSON else decode_protobuf
+    return read(body, latest_ns=latest_start(now_ns), max_spans=max_spans, max_bytes=max_bytes)

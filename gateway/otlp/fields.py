@@ -14,6 +14,8 @@ VARINT, FIXED64, DELIMITED, START_GROUP, END_GROUP, FIXED32 = range(6)
 
 RESOURCE_SPANS, SCOPE_SPANS, SPANS = 1, 2, 2
 """Field numbers in a request, in a resource_spans, in a scope_spans."""
+TAGS = (b"\x0a", b"\x12", b"\x12")
+"""The tags of these fields."""
 
 
 class Field(NamedTuple):
@@ -50,19 +52,26 @@ def fields(buffer: bytes, start: int, stop: int, path: int) -> Iterator[Field]:
         position = end
 
 
-def field(number: int, content: bytes) -> bytes:
-    """A length-delimited field; ``number`` is less than 16."""
-    return bytes((number << 3 | DELIMITED,)) + varint(len(content)) + content
+def delimited(tag: bytes, content: bytes) -> bytes:
+    """A length-delimited field: a message, string or bytes."""
+    return tag + varint(len(content)) + content
 
 
 def varint(value: int) -> bytes:
-    """``value`` is not negative."""
+    """``value`` is from 0 to 2**64 - 1."""
+    return _SHORT[value] if value < len(_SHORT) else _varint_of(value)
+
+
+def _varint_of(value: int) -> bytes:
     encoded = bytearray()
     while value > 0x7F:
         encoded.append(value & 0x7F | 0x80)
         value >>= 7
     encoded.append(value)
     return bytes(encoded)
+
+
+_SHORT = [_varint_of(value) for value in range(1024)]
 
 
 def malformed(problem: str) -> NoReturn:

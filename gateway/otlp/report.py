@@ -11,7 +11,7 @@ _SHOWN_ID_BYTES = 32
 class Report:
     """Goes over the spans of a request in order: counts refusals by reason, keeps the first."""
 
-    __slots__ = ("_first", "_spans", "rejected", "trace_id")
+    __slots__ = ("_first", "_spans", "_warning", "rejected", "trace_id")
 
     def __init__(self) -> None:
         self.rejected: dict[str, int] = {}
@@ -19,6 +19,7 @@ class Report:
         """Of the first refused span, in hex."""
         self._first = ""
         self._spans = 0
+        self._warning = ""
 
     def accept(self, spans: int = 1) -> None:
         self._spans += spans
@@ -30,10 +31,14 @@ class Report:
         self._spans += 1
         self.rejected[reason] = self.rejected.get(reason, 0) + 1
 
+    def warn(self, warning: str) -> None:
+        """Tell the sender, though nothing was refused."""
+        self._warning = warning
+
     def message(self) -> str:
-        """For ``partial_success``; empty if none was refused. Spans are counted from 0."""
+        """For ``partial_success``; empty for a clean request. Spans are counted from 0."""
         if not self.rejected:
-            return ""
+            return self._warning
         counts = ", ".join(f"{reason} {count}" for reason, count in self.rejected.items())
         refused = sum(self.rejected.values())
         return f"{refused} of {self._spans} spans refused: {counts}. First {self._first}"

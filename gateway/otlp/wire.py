@@ -12,7 +12,15 @@ from itertools import count
 from google.protobuf.message import DecodeError
 
 from gateway.errors import Cause, Refused
-from gateway.otlp.fields import RESOURCE_SPANS, SCOPE_SPANS, SPANS, field, fields, malformed
+from gateway.otlp.fields import (
+    RESOURCE_SPANS,
+    SCOPE_SPANS,
+    SPANS,
+    TAGS,
+    delimited,
+    fields,
+    malformed,
+)
 from proto_stubs.view_pb2 import Census, Span
 
 _PATH = (RESOURCE_SPANS, SCOPE_SPANS, SPANS)
@@ -42,17 +50,15 @@ def split(
     it holds a single span. Scopes and resources without spans are left out. Raises Refused where
     ``payload`` is malformed, or where repeating large resources would multiply it.
     """
-    piece = _Piece(max_spans, len(payload) if max_bytes is None else max_bytes)
-    spans = size = 0
+    size = len(payload)
+    piece = Piece(max_spans, size if max_bytes is None else max_bytes, source_bytes=size)
+    spans = 0
     for offsets in _scopes(payload, piece):
         spans += len(offsets) // 2
-        check_density(spans, len(payload))
+        check_density(spans, size)
         for start, stop in zip(offsets[::2], offsets[1::2], strict=True):
             if not piece.has_room(stop - start):
-                done = piece.take()
-                size += len(done[0])
-                _check_growth(size, len(payload))
-                yield done
+                yield piece.take()
             piece.add(payload[start:stop])
     if piece.spans:
         yield piece.take()
@@ -97,20 +103,24 @@ def _pruned(
             child = None if next(index) in bad else buffer[start:stop]
         else:
             content = _pruned(buffer, (value, stop), level + 1, index, bad)
-            child = None if content is None else field(number, content)
+            child = None if content is None else delimited(TAGS[level], content)
         if child is not None:
             has = True
             kept.append(child)
     return None if had and not has else b"".join(kept)
 
 
-class _Piece:
-    """A request that is being put together, from the inside out."""
+class Piece:
+    """A request that is being put together, from the inside out. Taken when it is full, it goes on
+    under the same resource and scope.
+    """
 
-    def __init__(self, max_spans: int, max_bytes: int) -> None:
+    def __init__(self, max_spans: int, max_bytes: int, *, source_bytes: int) -> None:
         self.spans = 0
         self._max_spans = max_spans
         self._max_bytes = max_bytes
+        self._source_bytes = source_bytes
+        self._made_bytes = 0
         self._size = 0
         self._resource_head = b""
         self._scope_head = b""
@@ -137,34 +147,48 @@ class _Piece:
         )
 
     def add(self, span: bytes) -> None:
+        """``span`` is a whole field, with tag and length."""
         self._open_scope.append(span)
         self._size += len(span)
         self.spans += 1
 
     def take(self) -> tuple[bytes, int]:
-        """What was put together; the next piece begins under the same resource and scope."""
+        """What was put together, and its spans. Raises Refused where repeating large resources
+        would multiply the source.
+        """
         self._close_resource()
         done = b"".join(self._resources), self.spans
+        self._made_bytes += len(done[0])
+        self._check_growth()
         self._resources.clear()
         self.spans = 0
         self._size = 2 * _HEADER_BYTES + len(self._resource_head) + len(self._scope_head)
         return done
 
+    def _check_growth(self) -> None:
+        if self._made_bytes > _MOST_GROWTH * self._source_bytes + _SPARE_BYTES:
+            raise Refused(
+                Cause.TOO_LARGE,
+                f"the request has {self._source_bytes} bytes and must be split, but its resources"
+                " and scopes are so large that repeating them in each part would multiply it; send"
+                " smaller batches or fewer resource attributes",
+            )
+
     def _close_scope(self) -> None:
         if self._open_scope:
             content = self._scope_head + b"".join(self._open_scope)
-            self._open_resource.append(field(SCOPE_SPANS, content))
+            self._open_resource.append(delimited(TAGS[1], content))
             self._open_scope.clear()
 
     def _close_resource(self) -> None:
         self._close_scope()
         if self._open_resource:
             content = self._resource_head + b"".join(self._open_resource)
-            self._resources.append(field(RESOURCE_SPANS, content))
+            self._resources.append(delimited(TAGS[0], content))
             self._open_resource.clear()
 
 
-def _scopes(payload: bytes, piece: _Piece) -> Iterator[array[int]]:
+def _scopes(payload: bytes, piece: Piece) -> Iterator[array[int]]:
     """Open each resource and scope in ``piece``, and give the scope's spans as pairs of offsets."""
     for resource in fields(payload, 0, len(payload), RESOURCE_SPANS):
         if resource.number == RESOURCE_SPANS:
@@ -190,13 +214,3 @@ def _parted(payload: bytes, start: int, stop: int, path: int) -> tuple[bytes, ar
         else:
             head.append(payload[begin:end])
     return b"".join(head), offsets
-
-
-def _check_growth(made: int, size: int) -> None:
-    if made > _MOST_GROWTH * size + _SPARE_BYTES:
-        raise Refused(
-            Cause.TOO_LARGE,
-            f"the request has {size} bytes and must be split, but its resources and scopes are so"
-            " large that repeating them in each part would multiply it; send smaller batches or"
-            " fewer resource attributes",
-        )
