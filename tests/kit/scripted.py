@@ -129,14 +129,17 @@ class ScriptedBackend:
         return Counter(number for attempt in self.disk for number in attempt.marks)
 
 
-class NoDeadLetters:
-    """Keeps what it is given in memory."""
+class DeadLetterBox:
+    """Keeps what it is given in memory. While ``gate`` is clear, it takes its time."""
 
     def __init__(self) -> None:
         self.letters: list[tuple[str, bytes, int, str]] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
 
     async def keep(self, tenant: str, payload: bytes, *, spans: int, reason: str) -> None:
         await asyncio.sleep(0)  # as any file
+        await self.gate.wait()
         self.letters.append((tenant, payload, spans, reason))
 
 
@@ -187,7 +190,7 @@ class Rig:
         self.backend = backend
         self.metrics = Metrics()
         self.budget = MemoryBudget(memory_bytes)
-        self.dead_letters = NoDeadLetters()
+        self.dead_letters = DeadLetterBox()
         self.asked: list[Asked] = []
         self.spool: Spool = MemorySpool()
         if directory is not None:

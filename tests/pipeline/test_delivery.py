@@ -25,7 +25,7 @@ from tests.kit.scripted import (
     TOO_LARGE,
     UNCLEAR,
     Attempt,
-    NoDeadLetters,
+    DeadLetterBox,
     ScriptedBackend,
     until,
 )
@@ -58,7 +58,7 @@ class Case:
     def __init__(self) -> None:
         self.backend = ScriptedBackend()
         self.metrics = Metrics()
-        self.dead_letters = NoDeadLetters()
+        self.dead_letters = DeadLetterBox()
         self.delivery = Delivery(
             self.backend, self.dead_letters, self.metrics, timeout_s=7.0, backoff=Backoff(0.0, 0.0)
         )
@@ -352,33 +352,54 @@ async def test_unknown_between_other_answers_is_not_blamed_on_the_data(case):
 # -- cancellation ----------------------------------------------------------------------------------
 
 
-async def _in_export(case: Case) -> None:
+@contextlib.asynccontextmanager
+async def in_export(case: Case):
     case.backend.gate.clear()
     await until(lambda: case.backend.under_way)
+    yield
 
 
-async def _in_a_delay(case: Case) -> None:
+@contextlib.asynccontextmanager
+async def in_a_delay(case: Case):
     case.script(AWAY._replace(retry_after_s=3600))
     await until(lambda: case.backend.attempts)
     await turns_of_the_loop(5)
+    yield
 
 
-async def _while_waiting_to_be_alone(case: Case) -> None:
+@contextlib.asynccontextmanager
+async def while_it_waits_to_be_alone(case: Case):
     case.script(BROKEN)
-    await until(lambda: len(case.backend.attempts) >= SUSPECT_AFTER)
+    async with case.delivery._turns.shared():
+        await until(lambda: len(case.backend.attempts) == SUSPECT_AFTER)
+        await turns_of_the_loop(5)
+        yield
 
 
-@pytest.mark.parametrize("phase", [_in_export, _in_a_delay, _while_waiting_to_be_alone])
+@contextlib.asynccontextmanager
+async def while_it_gives_up(case: Case):
+    case.script(REFUSED)
+    case.dead_letters.gate.clear()
+    await until(lambda: case.backend.attempts)
+    await turns_of_the_loop(5)
+    yield
+
+
+@pytest.mark.parametrize(
+    "phase", [in_export, in_a_delay, while_it_waits_to_be_alone, while_it_gives_up]
+)
 async def test_a_cancelled_delivery_leaves_nothing_behind(case, phase):
-    task = asyncio.get_running_loop().create_task(case.delivery.settle(batch("abc")))
-    await phase(case)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
+    task = asyncio.get_running_loop().create_task(case.delivery.settle(batch("a")))
+    async with phase(case):
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
     assert case.dead_letters.letters == []
     assert case.backend.under_way == 0
     case.backend.gate.set()
     case.script(OK)
+    async with case.delivery._turns.alone():
+        pass
     assert (await case.settle("abc")).delivered == 3
 
 
