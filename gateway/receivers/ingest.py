@@ -20,7 +20,7 @@ from gateway.errors import Cause, Refused
 from gateway.otlp.decode import decode
 from gateway.otlp.encoding import Inflater
 from gateway.otlp.media import Decoded, Media
-from gateway.receivers.admission import Reservation
+from gateway.receivers.admission import LEAST_FACTOR, Reservation, decoding_bytes
 from gateway.receivers.books import Books, Sender
 from gateway.receivers.headers import (
     check_media,
@@ -34,10 +34,6 @@ from gateway.telemetry.logs import facts
 from gateway.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
-
-_DECODE_FACTOR = {Media.PROTOBUF: 3, Media.JSON: 8}
-"""Memory at the peak of decoding as a multiple of the body: its pieces and their sum, then the sum
-with what is parsed from it."""
 
 _RESTART_S = 1.0
 """Delay told while stopping: on a platform the next container serves already."""
@@ -243,7 +239,7 @@ class Exchange:
         self._pieces.append(piece)
 
     def _hold(self, size: int) -> None:
-        self._held.check_possible(size * _DECODE_FACTOR[self._media])
+        self._held.check_possible(size * LEAST_FACTOR)
         self._held.grow(size)
 
     # -- the spans -------------------------------------------------------------------------------
@@ -251,9 +247,12 @@ class Exchange:
     def _decode(self) -> Decoded:
         for piece in self._inflater.finish():
             self._take(piece)
-        self._held.grow(self._size * _DECODE_FACTOR[self._media])
+        self._held.grow(self._size * LEAST_FACTOR)
         body = b"".join(self._pieces)
         self._pieces.clear()
+        needed = decoding_bytes(body, self._media)
+        self._held.check_possible(needed)
+        self._held.grow(needed)
         limits = self._ingest.limits
         decoded = decode(
             body,

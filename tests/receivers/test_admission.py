@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
+
 import pytest
 
 from gateway.access.budget import MemoryBudget
 from gateway.errors import Cause, Refused
-from gateway.receivers.admission import Reservation
+from gateway.otlp.media import Media
+from gateway.receivers.admission import Reservation, decoding_bytes
+from tests.kit.receivers import MIB
+from tests.kit.spans import make_payload
 
 
 @pytest.fixture
@@ -49,3 +55,77 @@ def test_tells_apart_what_can_never_fit(budget):
         held.check_possible(1001)
     assert caught.value.cause is Cause.TOO_LARGE
     assert caught.value.retry_after_s is None
+
+
+# -- what decoding takes -------------------------------------------------------------------------
+
+SPAN = (
+    b'{"traceId":"5b8efff798038103d269b633813fc60c","spanId":"eee19b7ec3c1b174","name":"work",'
+    b'"startTimeUnixNano":"1544712660000000000","endTimeUnixNano":"1544712661000000000",'
+    b'"attributes":[{"key":"http.route","value":%s}]}'
+)
+REQUEST = b'{"resourceSpans":[{"resource":%s,"scopeSpans":[{"spans":[%s]}]}]}'
+
+
+def spans_in_json():
+    return REQUEST % (b"{}", b",".join([SPAN % b'{"stringValue":"/cart/{id}"}'] * 10_000))
+
+
+def tiny_values_in_json():
+    values = b",".join([b'{"intValue":1}'] * 200_000)
+    return REQUEST % (b"{}", SPAN % (b'{"arrayValue":{"values":[%s]}}' % values))
+
+
+def tiny_keys_in_json():
+    keys = b",".join([b'"ab"'] * 200_000)
+    return REQUEST % (b'{"entityRefs":[{"idKeys":[%s]}]}' % keys, SPAN % b"{}")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of memory from /proc")
+@pytest.mark.parametrize(
+    ("make_body", "media"),
+    [
+        (lambda: make_payload(8000), Media.PROTOBUF),
+        (spans_in_json, Media.JSON),
+        (tiny_values_in_json, Media.JSON),
+        (tiny_keys_in_json, Media.JSON),
+    ],
+    ids=["protobuf", "json", "json of tiny values", "json of tiny keys"],
+)
+async def test_decoding_takes_no_more_than_is_counted(make_body, media, tmp_path):
+    """Measured in a process that does nothing else."""
+    body = make_body()
+    path = tmp_path / "body"
+    path.write_bytes(body)
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", MEASURE, path, media.name), stdout=asyncio.subprocess.PIPE
+    )
+    output, _ = await asyncio.wait_for(child.communicate(), 60)
+    assert child.returncode == 0
+    assert len(body) + int(output) <= decoding_bytes(body, media) + 2 * MIB
+
+
+MEASURE = """
+import resource, sys
+from pathlib import Path
+from gateway.otlp.decode import decode
+from gateway.otlp.media import Media
+
+def decoded(body, media):
+    return decode(body, media, now_ns=10**19, max_spans=8192, max_bytes=3 * 2**20)
+
+def peak_bytes():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+media = Media[sys.argv[2]]
+decoded(b"{}" if media is Media.JSON else b"", media)
+body = Path(sys.argv[1]).read_bytes()
+before = peak_bytes()
+decoded(body, media)
+print(peak_bytes() - before)
+"""
+
+
+def test_counts_what_json_becomes_by_its_elements():
+    assert decoding_bytes(b"x" * 100, Media.PROTOBUF) == 300
+    assert decoding_bytes(b"[1,2,3]", Media.JSON) == 7 * 4 + 2 * 220

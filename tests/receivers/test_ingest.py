@@ -196,6 +196,12 @@ def test_holds_memory_from_the_head_to_the_answer(client):
     assert client.budget.used == 0
 
 
+def test_json_that_would_become_too_much_is_refused_before_it_is_decoded(client):
+    reply = client.send(b"," * 10_000, content_type="application/json")
+    assert reply.refused.cause is Cause.TOO_LARGE
+    assert "GATEWAY_MEMORY_BYTES" in reply.refused.message
+
+
 def test_requests_that_fit_alone_but_not_together_come_through_one_by_one(client):
     first = client.begin(content_length=100_000)
     client.budget.try_reserve(900_000)
