@@ -99,7 +99,7 @@ class Exposition:
             self._in_flight -= 1
         fields = {"Content-Type": CONTENT_TYPE, "Vary": "Accept-Encoding"}
         response = web.Response(body=body, headers=fields)
-        if takes_gzip(request.headers.get("Accept-Encoding", "")):
+        if takes_gzip(",".join(request.headers.getall("Accept-Encoding", ()))):
             response.enable_compression(web.ContentCoding.gzip)
         return response
 

@@ -111,8 +111,8 @@ def _check_values(match: re.Match[bytes]) -> None:
         raise Malformed(f"{value[:80].decode()} is beyond a float")
 
 
-# Tempo's 2,000 series are the same each time. Reading them (230 kB) takes 7 ms, 12 without this.
-@lru_cache(maxsize=4096)
+# Tempo's 2,000 to 4,000 series are the same each time, and this is half of the work on them.
+@lru_cache(maxsize=16384)
 def _are_valid_names(labels: bytes) -> bool:
     names = _LABEL_NAME.findall(labels)
     return len(set(names)) == len(names) and b"__name__" not in names

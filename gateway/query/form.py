@@ -13,7 +13,7 @@ MEDIA_TYPE = "application/x-www-form-urlencoded"
 
 async def read_form(request: web.Request, *, max_bytes: int, deadline: float) -> str:
     """The form as it was encoded, undecodable bytes as surrogates. ``deadline`` is of the loop's
-    clock. Raises Failure for what is no form, too large, too late or cut.
+    clock. Raises Failure for what is no form, too large or too late.
     """
     if not request.body_exists:
         return ""
@@ -24,8 +24,6 @@ async def read_form(request: web.Request, *, max_bytes: int, deadline: float) ->
             body = await _read(request, max_bytes)
     except TimeoutError:
         raise Failure(408, "slow request", "the form did not arrive in time") from None
-    except web.RequestPayloadError:
-        raise Failure(400, "bad request", "the body is no valid HTTP") from None
     return body.strip().decode("utf-8", "surrogateescape")
 
 

@@ -272,6 +272,18 @@ async def test_is_compressed_for_who_wants_it(backend, accept, expected):
     assert TEMPO_LIKE in body
 
 
+async def test_only_get_and_head_are_answered(backend):
+    backend.answer = serving(TEMPO_LIKE)
+    async with exposition_of(Facts(backend.url)) as url:
+        port = int(url.split(":")[2].split("/")[0])
+        close = [("Connection", "close"), ("Accept-Encoding", "gzip")]
+        head = await ask_raw(port, request_bytes("/metrics", method="HEAD", fields=close))
+        post = await ask_raw(port, request_bytes("/metrics", method="POST", fields=close))
+
+    assert (head.status, head.body) == (200, b"")
+    assert post.status == 405
+
+
 async def test_read_outs_at_once_are_bounded(backend):
     go_on = asyncio.Event()
 
