@@ -107,7 +107,7 @@ class Exposition:
         process = await asyncio.to_thread(generate_latest, self._process)  # reads /proc
         try:
             theirs = await self._theirs()
-            # In a thread: 7 ms for Tempo's 230 kB, and another backend may have more to say.
+            # In a thread: 7 ms for 0.2 MB of Tempo's, and another backend may have more to say.
             return await asyncio.to_thread(merge, process + self._own(), theirs)
         except Malformed as error:
             missing = _Missing("malformed", str(error))

@@ -87,7 +87,7 @@ class Proxy:
             with self._admitted():
                 return await self._answer(request, path, query)
         except Failure as told:
-            self._note(str(told.status), path, told.reason)
+            self._note(str(told.status), path, told.reason, told.__cause__)
             return told.response(self._upstream.state)
         except asyncio.CancelledError:
             self._requests.series("client_left").value += 1
@@ -129,13 +129,13 @@ class Proxy:
                     headers=self._fields(request, url),
                     allow_redirects=False,
                 )
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             words = self._upstream.reason or "it takes no connections: it is starting or has died"
-            raise failure.unavailable(words) from None
+            raise failure.unavailable(words) from error
         except TimeoutError:
             raise failure.slow(self._limits.first_byte_timeout_s) from None
-        except aiohttp.ClientError:
-            raise failure.broken() from None
+        except aiohttp.ClientError as error:
+            raise failure.broken() from error
 
     def _fields(self, request: web.Request, url: URL) -> CIMultiDict[str]:
         fields = request_fields(request.headers.items())
@@ -154,11 +154,10 @@ class Proxy:
             await response.prepare(request)
             while await self._pass_on_a_piece(answer, response):
                 pass
-            await response.write_eof()
         except aiohttp.ClientConnectionResetError:
             self._requests.series("client_left").value += 1
         except (aiohttp.ClientError, TimeoutError) as error:
-            self._note("cut", request.path, f"{type(error).__name__} in the middle of an answer")
+            self._note("cut", request.path, "the answer stopped half way", error)
             _reset(request)
         else:
             self._requests.series(str(answer.status)).value += 1
@@ -169,16 +168,18 @@ class Proxy:
     ) -> bool:
         """False at the end. Waits until the client has taken most of what it was sent before."""
         async with asyncio.timeout(self._limits.idle_timeout_s):
-            if not (piece := await answer.content.readany()):
-                return False
-            await response.write(piece)
-            return True
+            if piece := await answer.content.readany():
+                await response.write(piece)
+            else:
+                await response.write_eof()
+            return bool(piece)
 
-    def _note(self, code: str, path: str, reason: str) -> None:
+    def _note(self, code: str, path: str, why: str, cause: BaseException | None) -> None:
         self._requests.series(code).value += 1
         if code.startswith("4") or (quiet := self._throttle.ready(code)) is None:
             return
-        logger.warning("query failed", extra=facts(code=code, path=path, why=reason, quiet=quiet))
+        told = facts(code=code, path=path, why=why, cause=cause and repr(cause), quiet=quiet)
+        logger.warning("query failed", extra=told)
 
 
 def _reset(request: web.Request) -> None:

@@ -740,3 +740,15 @@ async def test_failures_are_logged_once_and_clients_mistakes_are_not(caplog):
     assert [record.facts for record in caplog.records if record.name == "gateway.query.proxy"] == [
         {"code": "503", "path": "/api/search", "why": "it died", "quiet": 0}
     ]
+
+
+async def test_the_log_tells_the_cause_that_the_client_is_spared(caplog):
+    with socket.create_server((HOST, 0)) as free:
+        address = free.getsockname()
+    async with proxy_for(Facts(f"http://me:secret@{HOST}:{address[1]}")) as port:
+        reply = await ask(port)
+
+    (record,) = [record for record in caplog.records if record.name == "gateway.query.proxy"]
+    assert str(address[1]) in record.facts["cause"]
+    assert str(address[1]) not in reply.body.decode()
+    assert "secret" not in str(record.facts)
