@@ -30,11 +30,12 @@ def decoding_bytes(body: bytes, media: Media) -> int:
 class Reservation:
     """Bytes held of a budget: grown while the request comes in, released when it is answered."""
 
-    __slots__ = ("_budget", "_size")
+    __slots__ = ("_budget", "size")
 
     def __init__(self, budget: MemoryBudget) -> None:
         self._budget = budget
-        self._size = 0
+        self.size = 0
+        """Bytes held."""
 
     def check_possible(self, size: int) -> None:
         """Raises Refused for a size that the budget cannot hold even when nothing else does."""
@@ -47,7 +48,7 @@ class Reservation:
 
     def grow(self, size: int) -> None:
         """Hold at least ``size`` bytes from now on. Raises Refused, then holding what it held."""
-        more = size - self._size
+        more = size - self.size
         if more <= 0:
             return
         if not self._budget.try_reserve(more):
@@ -56,14 +57,14 @@ class Reservation:
                 "all memory for requests is in use (GATEWAY_MEMORY_BYTES); send again later",
                 retry_after_s=RETRY_AFTER_S,
             )
-        self._size = size
+        self.size = size
 
     def shrink(self, size: int) -> None:
         """Hold at most ``size`` bytes from now on."""
-        less = self._size - size
+        less = self.size - size
         if less > 0:
             self._budget.release(less)
-            self._size = size
+            self.size = size
 
     def release(self) -> None:
         self.shrink(0)

@@ -48,12 +48,13 @@ class Books:
 
     def success(self, sender: Sender, media: Media, decoded: Decoded) -> None:
         """The client was told that ``decoded.accepted`` spans are taken and the others are not."""
-        rejected = sum(decoded.rejected.values())
-        self._received[sender.transport, media].value += decoded.accepted + rejected
+        received = self._received[sender.transport, media]
+        received.value += decoded.accepted
         self._accepted.value += decoded.accepted
         for kind, count in decoded.repairs.items():
             self._metrics.repaired_values.series(kind).value += count
         for reason, count in decoded.rejected.items():
+            received.value += count
             self._metrics.rejected_spans.series(reason).value += count
             self._log(sender, reason, decoded.message, count=count, trace_id=decoded.trace_id)
 

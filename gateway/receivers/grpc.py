@@ -34,6 +34,9 @@ MAX_CALLS = 256
 """Calls in hand at once. Further ones are refused with a delay: grpcio's own limit would answer
 RESOURCE_EXHAUSTED without RetryInfo, which makes clients throw their spans away."""
 
+MESSAGE_TIMEOUT_S = 60.0
+"""Longest time for a whole message: 64 MiB at 9 Mbit/s."""
+
 _SLACK_BYTES = 4 * 2**20
 """What grpcio may read beyond the limit, so that a message over the limit gets our answer, which
 names the setting, and is counted. Larger ones get grpcio's, with the same code."""
@@ -72,9 +75,10 @@ class GrpcServer:
         max_request_bytes: int,
         serving: Callable[[], bool],
         max_calls: int = MAX_CALLS,
+        message_timeout_s: float = MESSAGE_TIMEOUT_S,
     ) -> None:
         """``serving`` is what Health answers; ``port`` 0 takes any free one."""
-        self._export = _Export(ingest, max_calls)
+        self._export = _Export(ingest, max_calls, message_timeout_s)
         self.health = Health(serving)
         self._address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self._max_request_bytes = max_request_bytes
@@ -128,21 +132,25 @@ class _Methods(grpc.GenericRpcHandler):
 class _Export:
     """The handlers of one server."""
 
-    def __init__(self, ingest: Ingest, max_calls: int) -> None:
+    def __init__(self, ingest: Ingest, max_calls: int, message_timeout_s: float) -> None:
         self._ingest = ingest
         self._max_calls = max_calls
+        self._message_timeout_s = message_timeout_s
         self._calls = 0
         self._throttle = Throttle()
 
     async def export(self, _messages: AsyncIterator[bytes], context: _Context) -> bytes:
         if self._calls >= self._max_calls:
-            return await _told(self._turned_away(context), context)
+            return await _told(self._refused(self._busy(), context), context)
         self._calls += 1
         try:
-            message = await context.read()
+            async with asyncio.timeout(self._message_timeout_s):
+                message = await context.read()
             if message is aio.EOF:
                 return await self._no_message(context)
             reply = await self._ingested(message, context)
+        except TimeoutError:
+            reply = self._refused(self._too_slow(), context)
         finally:
             self._calls -= 1
         return await _told(reply, context)
@@ -166,14 +174,19 @@ class _Export:
         exchange.end()
         return await answer
 
-    def _turned_away(self, context: _Context) -> Reply:
+    def _refused(self, refused: Refused, context: _Context) -> Reply:
+        """The reply to a call that is refused for a reason of the transport's own."""
         replies: list[Reply] = []
-        exchange = self._ingest.begin(_head(context), replies.append)
-        message = (
-            f"{self._max_calls} calls are in hand already; send again later, or larger batches"
-        )
-        exchange.refuse(Refused(Cause.MEMORY_FULL, message, retry_after_s=RETRY_AFTER_S))
+        self._ingest.begin(_head(context), replies.append).refuse(refused)
         return replies[0]
+
+    def _busy(self) -> Refused:
+        message = f"{self._max_calls} calls are in hand already; send again later"
+        return Refused(Cause.MEMORY_FULL, message, retry_after_s=RETRY_AFTER_S)
+
+    def _too_slow(self) -> Refused:
+        message = f"the message did not come within {self._message_timeout_s:g} s"
+        return Refused(Cause.SLOW_CLIENT, f"{message}; send smaller batches or compress them")
 
     async def _no_message(self, context: _Context) -> bytes:
         """The client has left, or grpcio has refused its message, and does not tell us which; or

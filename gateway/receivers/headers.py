@@ -28,7 +28,8 @@ def media_of(content_type: str | None) -> Media | None:
     """The form of the body by its Content-Type, whatever its parameters; None for any other."""
     if content_type is None:
         return None
-    return _MEDIA.get(content_type.partition(";")[0].strip().lower())
+    # nearly all clients send one of the two as it stands
+    return _MEDIA.get(content_type) or _MEDIA.get(content_type.partition(";")[0].strip().lower())
 
 
 def check_path(transport: str, path: str) -> None:

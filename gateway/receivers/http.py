@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from gateway.errors import Cause, Refused
@@ -77,19 +77,25 @@ class _Receiver:
                 answer.set_result(reply)
 
         exchange = self._ingest.begin(_head(request), tell)
+        unasked = answer.done() and _expects_continue(request)
         try:
             if not answer.done():
                 await self._feed(request, exchange, answer)
-            return _response(await answer)
+            response = _response(await answer)
         finally:
             exchange.abandon()
+        if unasked:  # the client may or may not send its body now, so no other request can follow
+            response.force_close()
+        return response
 
     async def _feed(
         self, request: web.Request, exchange: Exchange, answer: asyncio.Future[Reply]
     ) -> None:
         """Feed the body until its end or an early answer."""
         try:
-            await _continue(request)
+            if _expects_continue(request):
+                await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                request.writer.output_size = 0  # the response proper has not begun
             loop = asyncio.get_running_loop()
             latest = loop.time() + self._body_timeout_s
             async with asyncio.timeout_at(latest) as timeout:
@@ -116,9 +122,8 @@ class _Receiver:
 
 def _head(request: web.Request) -> Head:
     headers = request.headers
-    peer = request.transport and request.transport.get_extra_info("peername")
     return Head(
-        sender=Sender("http", f"{peer[0]}:{peer[1]}" if peer else "", headers.get("X-Request-ID")),
+        sender=Sender("http", _peer(request), headers.get("X-Request-ID")),
         method=request.method,
         path=request.path,
         content_type=headers.get("Content-Type"),
@@ -128,10 +133,17 @@ def _head(request: web.Request) -> Head:
     )
 
 
-async def _continue(request: web.Request) -> None:
-    if request.headers.get("Expect", "").lower() == "100-continue":
-        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        request.writer.output_size = 0  # the response proper has not begun
+def _peer(request: web.Request) -> str:
+    address = request.transport and request.transport.get_extra_info("peername")
+    if not address:
+        return ""
+    host, port = address[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _expects_continue(request: web.Request) -> bool:
+    expected = request.headers.get("Expect", "").lower() == "100-continue"
+    return expected and request.version >= HttpVersion11
 
 
 def _response(reply: Reply) -> web.Response:

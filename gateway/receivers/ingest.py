@@ -88,15 +88,13 @@ class Ingest:
         self.books = Books(metrics)
         self.stopping = False
         self._in_hand = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._idle = asyncio.Event()  # set by the last request in hand while stopping
 
     def begin(self, head: Head, answer: Callable[[Reply], None]) -> Exchange:
         """Start an exchange. ``answer`` is called exactly once unless the exchange is abandoned,
         possibly before ``begin`` returns; it must not raise.
         """
         self._in_hand += 1
-        self._idle.clear()
         exchange = Exchange(self, head, answer)
         exchange.admit()
         return exchange
@@ -104,7 +102,7 @@ class Ingest:
     def ended(self) -> None:
         """An exchange is over."""
         self._in_hand -= 1
-        if not self._in_hand:
+        if self.stopping and not self._in_hand:
             self._idle.set()
 
     @property
@@ -119,6 +117,8 @@ class Ingest:
         twice.
         """
         self.stopping = True
+        if not self._in_hand:
+            return 0
         try:
             async with asyncio.timeout(timeout_s):
                 await self._idle.wait()
@@ -235,7 +235,8 @@ class Exchange:
 
     def _take(self, piece: bytes) -> None:
         self._size += len(piece)
-        self._hold(self._size)
+        if self._size > self._held.size:
+            self._hold(self._size)
         self._pieces.append(piece)
 
     def _hold(self, size: int) -> None:

@@ -12,7 +12,7 @@ from aiohttp import web
 from gateway.access.budget import MemoryBudget
 from gateway.envelope import Envelope
 from gateway.errors import Refused
-from gateway.receivers.grpc import MAX_CALLS, GrpcServer
+from gateway.receivers.grpc import MAX_CALLS, MESSAGE_TIMEOUT_S, GrpcServer
 from gateway.receivers.http import BODY_TIMEOUT_S, IDLE_TIMEOUT_S, add_routes, make_runner
 from gateway.receivers.ingest import Ingest, Limits
 from gateway.telemetry.metrics import Metrics
@@ -127,6 +127,7 @@ async def started_receivers(
     idle_timeout_s: float = IDLE_TIMEOUT_S,
     body_timeout_s: float = BODY_TIMEOUT_S,
     max_calls: int = MAX_CALLS,
+    message_timeout_s: float = MESSAGE_TIMEOUT_S,
 ) -> AsyncIterator[Receivers]:
     """Both servers on free ports; the books are checked at the end."""
     receivers = Receivers(
@@ -145,6 +146,7 @@ async def started_receivers(
         max_request_bytes=max_request_bytes,
         serving=lambda: receivers.serving,
         max_calls=max_calls,
+        message_timeout_s=message_timeout_s,
     )
     await receivers.runner.setup()
     try:
@@ -156,7 +158,7 @@ async def started_receivers(
         await eventually(lambda: receivers.budget.used == 0)
         receivers.check_books()
     finally:
-        await receivers.grpc.stop(0)
+        await receivers.grpc.stop(1)
         await receivers.runner.cleanup()
 
 

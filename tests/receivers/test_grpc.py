@@ -322,7 +322,20 @@ async def test_calls_beyond_the_bound_are_unavailable_with_a_delay():
         await export(channel, make_payload())
 
 
-# -- leaving clients, stop -----------------------------------------------------------------------
+# -- slow and leaving clients, stop ----------------------------------------------------------------
+
+
+async def test_a_message_that_does_not_come_is_refused_and_frees_its_place():
+    async with (
+        started_receivers(max_calls=1, message_timeout_s=0.05) as receivers,
+        aio.insecure_channel(receivers.grpc_target) as channel,
+    ):
+        _, writer = await asyncio.open_connection(HOST, receivers.grpc_port)
+        writer.write(PREFACE + call_headers() + frame(DATA, stream=1, payload=b"\0\0\0\0\x64abc"))
+        await eventually(lambda: bool(receivers.counts()))
+        assert receivers.counts() == {"refused_requests/slow_client": 1}
+        await export(channel, make_payload())
+        writer.close()
 
 
 async def test_spans_of_a_cancelled_call_stay_accepted(receivers, channel):
@@ -461,25 +474,50 @@ async def test_listens_on_ipv6_too(receivers):
         await server.stop(1)
 
 
-def frame(kind, flags=0, payload=b""):
-    """An HTTP/2 frame of stream 0 (RFC 9113, section 4.1)."""
-    return len(payload).to_bytes(3, "big") + bytes((kind, flags)) + bytes(4) + payload
-
-
 async def test_a_client_that_pings_often_without_a_call_is_not_hung_up_on(receivers):
-    settings, ping, goaway, ack = 4, 6, 7, 1
     reader, writer = await asyncio.open_connection(HOST, receivers.grpc_port)
-    writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(settings))
+    writer.write(PREFACE)
     for number in range(20):
-        writer.write(frame(ping, payload=number.to_bytes(8, "big")))
+        writer.write(frame(PING, payload=number.to_bytes(8, "big")))
     answered = 0
     async with asyncio.timeout(10):
         while answered < 20:
             head = await reader.readexactly(9)
             await reader.readexactly(int.from_bytes(head[:3], "big"))
-            assert head[3] != goaway
-            answered += head[3] == ping and head[4] == ack
+            assert head[3] != GOAWAY
+            answered += (head[3], head[4]) == (PING, ACK)
     writer.close()
+
+
+# -- raw HTTP/2 (RFC 9113) -----------------------------------------------------------------------
+
+DATA, HEADERS, SETTINGS, PING, GOAWAY = 0, 1, 4, 6, 7
+ACK, END_HEADERS = 1, 4
+
+
+def frame(kind, flags=0, payload=b"", stream=0):
+    head = len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big")
+    return head + payload
+
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(SETTINGS)
+
+
+def call_headers():
+    """The start of an export, on stream 1; each field a literal that is not indexed."""
+    fields = {
+        ":method": "POST",
+        ":scheme": "http",
+        ":path": EXPORT_METHOD,
+        ":authority": "x",
+        "te": "trailers",
+        "content-type": "application/grpc",
+    }
+    block = b"".join(
+        bytes((0, len(name))) + name.encode() + bytes((len(value),)) + value.encode()
+        for name, value in fields.items()
+    )
+    return frame(HEADERS, END_HEADERS, block, stream=1)
 
 
 def listens(port):
