@@ -2,9 +2,9 @@
 
     python -m benchmarks.spool [--records 40000] [--directory DIR]
 
-Prints three tables in Markdown. CPU is that of the process, kernel time for it included, the best
-of some rounds; wall time is of the same round. The records are requests of 500 bytes with 3 spans.
-lmdb is not among the gateway's packages; ``pip install lmdb`` somewhere to see its row.
+Prints tables in Markdown. CPU is that of the process, kernel time for it included, the best of
+some rounds, and wall time is of the same round. The records are requests of 500 bytes with 3
+spans. lmdb is not among the gateway's packages; ``pip install lmdb`` somewhere to see its row.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import argparse
 import gc
 import os
 import platform
+import random
 import shutil
 import signal
 import sqlite3
@@ -36,10 +37,12 @@ except ImportError:
 
 PAYLOAD_BYTES, SPANS = 500, 3
 GROUPS = (1, 32, 512)
-ROUNDS = 3
+ROUNDS = 5
 READ_BYTES = 3 * 2**20
 RELEASE_GROUP = 1000
 RECOVERY_RECORDS = 100_000
+DAMAGED_RECORDS, CHANGES = 1000, 100
+DAMAGED = ("log", "SQLite OFF", "lmdb nosync")
 CAP = 2**30
 
 
@@ -48,8 +51,8 @@ class Store(Protocol):
 
     def append(self, envelopes: Sequence[Envelope]) -> None: ...
 
-    def read_all(self) -> int:
-        """Reads every record, a few MiB at a time; returns how many."""
+    def rows(self) -> Iterator[tuple[int, Envelope]]:
+        """Every record with its sequence, read a few MiB at a time."""
 
     def release(self, first: int, last: int) -> None: ...
 
@@ -67,12 +70,11 @@ class Log:
     def append(self, envelopes: Sequence[Envelope]) -> None:
         self._log.append(envelopes)
 
-    def read_all(self) -> int:
-        count = sequence = 0
+    def rows(self) -> Iterator[tuple[int, Envelope]]:
+        sequence = 0
         while records := self._log.read(sequence, READ_BYTES):
-            count += len(records)
+            yield from records
             sequence = records[-1].sequence + 1
-        return count
 
     def release(self, first: int, last: int) -> None:
         self._log.release(range(first, last + 1))
@@ -102,15 +104,12 @@ class Sqlite:
         )
         execute("COMMIT")
 
-    def read_all(self) -> int:
+    def rows(self) -> Iterator[tuple[int, Envelope]]:
         query = "SELECT * FROM spool WHERE sequence > ? ORDER BY sequence LIMIT ?"
-        count = last = 0
-        limit = READ_BYTES // PAYLOAD_BYTES
+        last, limit = 0, READ_BYTES // PAYLOAD_BYTES
         while rows := self._database.execute(query, (last, limit)).fetchall():
-            records = [(row[0], Envelope(*row[1:])) for row in rows]
-            count += len(records)
-            last = records[-1][0]
-        return count
+            yield from ((row[0], Envelope(*row[1:])) for row in rows)
+            last = rows[-1][0]
 
     def release(self, first: int, last: int) -> None:
         self._database.execute("DELETE FROM spool WHERE sequence BETWEEN ? AND ?", (first, last))
@@ -140,7 +139,7 @@ class Lmdb:
                 transaction.put(sequence.to_bytes(8, "big"), value, append=True)
         self._next += len(envelopes)
 
-    def _rows(self) -> Iterator[tuple[int, Envelope]]:
+    def rows(self) -> Iterator[tuple[int, Envelope]]:
         head = self._HEAD
         with self._environment.begin() as transaction, transaction.cursor() as cursor:
             for key, value in cursor.iternext():
@@ -149,16 +148,13 @@ class Lmdb:
                 envelope = Envelope(value[head.size : end].decode(), value[end:], spans, at)
                 yield int.from_bytes(key, "big"), envelope
 
-    def read_all(self) -> int:
-        return sum(1 for _ in self._rows())
-
     def release(self, first: int, last: int) -> None:
         with self._environment.begin(write=True) as transaction:
             for sequence in range(first, last + 1):
                 transaction.delete(sequence.to_bytes(8, "big"))
 
     def pending(self) -> tuple[int, int]:
-        spans = [envelope.spans for _, envelope in self._rows()]
+        spans = [envelope.spans for _, envelope in self.rows()]
         return len(spans), sum(spans)
 
     def close(self) -> None:
@@ -194,6 +190,15 @@ class Cost(NamedTuple):
         return f"{self.cpu_us:.2f} / {self.wall_us:.2f}"
 
 
+class Life(NamedTuple):
+    """Cost of reading and of releasing a record; bytes on disk when full and when released."""
+
+    read: Cost
+    release: Cost
+    full: int
+    released: int
+
+
 def measure(work: Callable[[], object], count: int) -> Cost:
     gc.collect()
     cpu, wall = time.process_time(), time.perf_counter()
@@ -224,35 +229,57 @@ class Bench:
     def append(self, kind: Kind, size: int) -> Cost:
         # A sync takes about as long as a hundred requests: fewer of those tell as much.
         count = min(self._records, 500 * size) if kind.syncs else self._records
-        group, rounds = make_group(size), count // size
-        costs = []
-        for _ in range(ROUNDS):
-            store = kind.open(self.empty())
-            costs.append(measure(partial(self._fill, store, group, rounds), rounds * size))
-            store.close()
-        return min(costs)
+        rounds = count // size
+        store = kind.open(self.empty())
+        cost = measure(partial(self._fill, store, make_group(size), rounds), rounds * size)
+        store.close()
+        return cost
 
     @staticmethod
     def _fill(store: Store, group: list[Envelope], rounds: int) -> None:
         for _ in range(rounds):
             store.append(group)
 
-    def life(self, kind: Kind) -> tuple[Cost, Cost, float, float]:
-        """Cost of reading and of releasing a record, MiB on disk when full and when released."""
+    def life(self, kind: Kind) -> Life:
         count = self._records - self._records % RELEASE_GROUP
         store = kind.open(self.empty())
         self._fill(store, make_group(RELEASE_GROUP), count // RELEASE_GROUP)
         full = disk_bytes(self._directory)
-        read = min(measure(store.read_all, count) for _ in range(ROUNDS))
-        release = measure(lambda: self._release(store, count), count)
-        empty = disk_bytes(self._directory)
+        read = measure(lambda: sum(1 for _ in store.rows()), count)
+        release = measure(partial(self._release, store, count), count)
+        released = disk_bytes(self._directory)
         store.close()
-        return read, release, full / 2**20, empty / 2**20
+        return Life(read, release, full, released)
 
     @staticmethod
     def _release(store: Store, count: int) -> None:
         for first in range(1, count, RELEASE_GROUP):
             store.release(first, first + RELEASE_GROUP - 1)
+
+    def damage(self, kind: Kind) -> tuple[int, int, int, int]:
+        """Of some changes of one byte: no effect, records missing, records wrong, all lost."""
+        store = kind.open(self.empty())
+        store.append([numbered(sequence) for sequence in range(1, DAMAGED_RECORDS + 1)])
+        store.close()
+        path = max(self._directory.iterdir(), key=lambda path: path.stat().st_size)
+        sound, chance = path.read_bytes(), random.Random(1)
+        outcomes = [0, 0, 0, 0]
+        for _ in range(CHANGES):
+            damaged = bytearray(sound)
+            damaged[chance.randrange(len(damaged))] ^= 1 << chance.randrange(8)
+            path.write_bytes(damaged)
+            outcomes[self._check(kind)] += 1
+            for left_over in self._directory.glob("*-*m"):  # SQLite's -shm, after a failure
+                left_over.unlink()
+        return (outcomes[0], outcomes[1], outcomes[2], outcomes[3])
+
+    def _check(self, kind: Kind) -> int:
+        """In a process of its own, as a damaged file may end it."""
+        command = [sys.executable, "-m", "benchmarks.spool", "--check", kind.name]
+        done = subprocess.run(
+            [*command, "--directory", self._directory], capture_output=True, check=False
+        )
+        return int(done.stdout) if done.returncode == 0 else 3
 
     def recovery(self, kind: Kind) -> float:
         """Seconds from the start of a process that was killed to knowing what is pending."""
@@ -279,6 +306,33 @@ def fill_and_wait(kind: Kind, directory: Path) -> None:
     signal.pause()
 
 
+def best_of_rounds(measured: Callable[[Kind], Sequence[Any]]) -> dict[str, list[Any]]:
+    """The least of each figure for each kind. The kinds take turns, so that what else the machine
+    does falls on all of them.
+    """
+    found: dict[str, list[Sequence[Any]]] = {kind.name: [] for kind in kinds()}
+    for _ in range(ROUNDS):
+        for kind in kinds():
+            found[kind.name].append(measured(kind))
+    return {
+        name: [min(figures) for figures in zip(*rounds, strict=True)]
+        for name, rounds in found.items()
+    }
+
+
+def numbered(sequence: int) -> Envelope:
+    """An envelope that tells whether it came back as it was."""
+    return Envelope("", (b"%09d," % sequence) * (PAYLOAD_BYTES // 10), SPANS, float(sequence))
+
+
+def check(kind: Kind, directory: Path) -> int:
+    """0 where every numbered envelope is there, 1 where some are missing, 2 where one is wrong."""
+    found = list(kind.open(directory).rows())
+    if any(envelope != numbered(sequence) for sequence, envelope in found):
+        return 2
+    return int([sequence for sequence, _ in found] != list(range(1, DAMAGED_RECORDS + 1)))
+
+
 def print_table(*rows: Sequence[object]) -> None:
     head, *body = rows
     print(f"\n| {' | '.join(map(str, head))} |\n|{' --- |' * len(head)}")
@@ -291,10 +345,14 @@ def main() -> None:
     parser.add_argument("--records", type=int, default=40_000)
     parser.add_argument("--directory", type=Path)
     parser.add_argument("--fill", help=argparse.SUPPRESS)
+    parser.add_argument("--check", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    by_name = {kind.name: kind for kind in kinds()}
     if arguments.fill:
-        (kind,) = (kind for kind in kinds() if kind.name == arguments.fill)
-        fill_and_wait(kind, arguments.directory)
+        fill_and_wait(by_name[arguments.fill], arguments.directory)
+        return
+    if arguments.check:
+        print(check(by_name[arguments.check], arguments.directory))
         return
     print(f"{os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()},")
     print(f"SQLite {sqlite3.sqlite_version}, lmdb {lmdb.__version__ if lmdb else 'not installed'}")
@@ -302,19 +360,30 @@ def main() -> None:
         bench = Bench(Path(parent) / "store", arguments.records)
         print_table(
             ("append, us a record, CPU / wall", *(f"groups of {size}" for size in GROUPS)),
-            *((kind.name, *(bench.append(kind, size) for size in GROUPS)) for kind in kinds()),
+            *(
+                (name, *costs)
+                for name, costs in best_of_rounds(
+                    lambda kind: [bench.append(kind, size) for size in GROUPS]
+                ).items()
+            ),
         )
         print_table(
             ("us a record, CPU / wall", "read back", "release", "MiB full", "MiB released"),
             *(
-                (kind.name, read, release, f"{full:.1f}", f"{empty:.1f}")
-                for kind in kinds()
-                for read, release, full, empty in [bench.life(kind)]
+                (name, read, release, f"{full / 2**20:.1f}", f"{released / 2**20:.1f}")
+                for name, (read, release, full, released) in best_of_rounds(bench.life).items()
             ),
         )
         print_table(
             (f"recovery of {RECOVERY_RECORDS} records after SIGKILL", "ms"),
-            *((kind.name, f"{bench.recovery(kind) * 1000:.0f}") for kind in kinds()),
+            *(
+                (name, f"{seconds * 1000:.0f}")
+                for name, (seconds,) in best_of_rounds(lambda kind: [bench.recovery(kind)]).items()
+            ),
+        )
+        print_table(
+            (f"of {CHANGES} one-bit changes", "no effect", "one missing", "wrong data", "all lost"),
+            *((name, *bench.damage(by_name[name])) for name in by_name if name in DAMAGED),
         )
 
 
