@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = POOL.AddSerializedFile(b'\n\nview.proto\x12\x12tempo_gateway.view\"\xb2\x01\n\x04Span\x12\x10\n\x08trace_id\x18\x01 \x01(\x0c\x12\x0f\n\x07span_id\x18\x02 \x01(\x0c\x12\x16\n\x0eparent_span_id\x18\x04 \x01(\x0c\x12\x0c\n\x04name\x18\x05 \x01(\x0c\x12\x1c\n\x14start_time_unix_nano\x18\x07 \x01(\x06\x12\x1a\n\x12\x65nd_time_unix_nano\x18\x08 \x01(\x06\x12\'\n\x05links\x18\r \x03(\x0b\x32\x18.tempo_gateway.view.Link\")\n\x04Link\x12\x10\n\x08trace_id\x18\x01 \x01(\x0c\x12\x0f\n\x07span_id\x18\x02 \x01(\x0c\"D\n\x06\x43\x65nsus\x12:\n\x0eresource_spans\x18\x01 \x01(\x0b\x32\".tempo_gateway.view.CensusResource\"F\n\x0e\x43\x65nsusResource\x12\x34\n\x0bscope_spans\x18\x02 \x01(\x0b\x32\x1f.tempo_gateway.view.CensusScope\"\x1c\n\x0b\x43\x65nsusScope\x12\r\n\x05spans\x18\x02 \x03(\x0c')
+DESCRIPTOR = POOL.AddSerializedFile(b'\n\nview.proto\x12\x12tempo_gateway.view\"\xb2\x01\n\x04Span\x12\x10\n\x08trace_id\x18\x01 \x01(\x0c\x12\x0f\n\x07span_id\x18\x02 \x01(\x0c\x12\x16\n\x0eparent_span_id\x18\x04 \x01(\x0c\x12\x0c\n\x04name\x18\x05 \x01(\x0c\x12\x1c\n\x14start_time_unix_nano\x18\x07 \x01(\x06\x12\x1a\n\x12\x65nd_time_unix_nano\x18\x08 \x01(\x06\x12\'\n\x05links\x18\r \x03(\x0b\x32\x18.tempo_gateway.view.Link\")\n\x04Link\x12\x10\n\x08trace_id\x18\x01 \x01(\x0c\x12\x0f\n\x07span_id\x18\x02 \x01(\x0c\"D\n\x06\x43\x65nsus\x12:\n\x0eresource_spans\x18\x01 \x01(\x0b\x32\".tempo_gateway.view.CensusResource\"F\n\x0e\x43\x65nsusResource\x12\x34\n\x0bscope_spans\x18\x02 \x01(\x0b\x32\x1f.tempo_gateway.view.CensusScope\"\x1c\n\x0b\x43\x65nsusScope\x12\r\n\x05spans\x18\x02 \x03(\x0c\"L\n\nLinkCensus\x12>\n\x0eresource_spans\x18\x01 \x01(\x0b\x32&.tempo_gateway.view.LinkCensusResource\"N\n\x12LinkCensusResource\x12\x38\n\x0bscope_spans\x18\x02 \x01(\x0b\x32#.tempo_gateway.view.LinkCensusScope\"D\n\x0fLinkCensusScope\x12\x31\n\x05spans\x18\x02 \x01(\x0b\x32\".tempo_gateway.view.LinkCensusSpan\"\x1f\n\x0eLinkCensusSpan\x12\r\n\x05links\x18\r \x03(\x0c\"G\n\x05Shape\x12>\n\x0eresource_spans\x18\x01 \x01(\x0b\x32&.tempo_gateway.view.ShapeResourceSpans\"\xd4\x01\n\x12ShapeResourceSpans\x12\x33\n\x08resource\x18\x01 \x01(\x0b\x32!.tempo_gateway.view.ShapeResource\x12\x38\n\x0bscope_spans\x18\x02 \x01(\x0b\x32#.tempo_gateway.view.ShapeScopeSpans\x12\x12\n\nschema_url\x18\x03 \x01(\x0c\x12;\n\x16\x64\x65precated_scope_spans\x18\xe8\x07 \x01(\x0b\x32\x1a.tempo_gateway.view.Beyond\"\x9d\x01\n\rShapeResource\x12\x31\n\nattributes\x18\x01 \x01(\x0b\x32\x1d.tempo_gateway.view.Attribute\x12 \n\x18\x64ropped_attributes_count\x18\x02 \x01(\r\x12\x37\n\x0b\x65ntity_refs\x18\x03 \x01(\x0b\x32\".tempo_gateway.view.ShapeEntityRef\"]\n\x0eShapeEntityRef\x12\x12\n\nschema_url\x18\x01 \x01(\x0c\x12\x0c\n\x04type\x18\x02 \x01(\x0c\x12\x0f\n\x07id_keys\x18\x03 \x01(\x0c\x12\x18\n\x10\x64\x65scription_keys\x18\x04 \x01(\x0c\"\x82\x01\n\x0fShapeScopeSpans\x12-\n\x05scope\x18\x01 \x01(\x0b\x32\x1e.tempo_gateway.view.ShapeScope\x12,\n\x05spans\x18\x02 \x01(\x0b\x32\x1d.tempo_gateway.view.ShapeSpan\x12\x12\n\nschema_url\x18\x03 \x01(\x0c\"\x80\x01\n\nShapeScope\x12\x0c\n\x04name\x18\x01 \x01(\x0c\x12\x0f\n\x07version\x18\x02 \x01(\x0c\x12\x31\n\nattributes\x18\x03 \x01(\x0b\x32\x1d.tempo_gateway.view.Attribute\x12 \n\x18\x64ropped_attributes_count\x18\x04 \x01(\r\"\xdf\x03\n\tShapeSpan\x12\x10\n\x08trace_id\x18\x01 \x03(\x0c\x12\x0f\n\x07span_id\x18\x02 \x03(\x0c\x12\x13\n\x0btrace_state\x18\x03 \x01(\x0c\x12\x16\n\x0eparent_span_id\x18\x04 \x03(\x0c\x12\x0c\n\x04name\x18\x05 \x01(\x0c\x12\x0c\n\x04kind\x18\x06 \x01(\x05\x12\x1c\n\x14start_time_unix_nano\x18\x07 \x03(\x06\x12\x1a\n\x12\x65nd_time_unix_nano\x18\x08 \x03(\x06\x12\x31\n\nattributes\x18\t \x01(\x0b\x32\x1d.tempo_gateway.view.Attribute\x12 \n\x18\x64ropped_attributes_count\x18\n \x01(\r\x12.\n\x06\x65vents\x18\x0b \x01(\x0b\x32\x1e.tempo_gateway.view.ShapeEvent\x12\x1c\n\x14\x64ropped_events_count\x18\x0c \x01(\r\x12,\n\x05links\x18\r \x01(\x0b\x32\x1d.tempo_gateway.view.ShapeLink\x12\x1b\n\x13\x64ropped_links_count\x18\x0e \x01(\r\x12/\n\x06status\x18\x0f \x01(\x0b\x32\x1f.tempo_gateway.view.ShapeStatus\x12\r\n\x05\x66lags\x18\x10 \x01(\x07\"\x87\x01\n\nShapeEvent\x12\x16\n\x0etime_unix_nano\x18\x01 \x01(\x06\x12\x0c\n\x04name\x18\x02 \x01(\x0c\x12\x31\n\nattributes\x18\x03 \x01(\x0b\x32\x1d.tempo_gateway.view.Attribute\x12 \n\x18\x64ropped_attributes_count\x18\x04 \x01(\r\"\xa7\x01\n\tShapeLink\x12\x10\n\x08trace_id\x18\x01 \x01(\x0c\x12\x0f\n\x07span_id\x18\x02 \x01(\x0c\x12\x13\n\x0btrace_state\x18\x03 \x01(\x0c\x12\x31\n\nattributes\x18\x04 \x01(\x0b\x32\x1d.tempo_gateway.view.Attribute\x12 \n\x18\x64ropped_attributes_count\x18\x05 \x01(\r\x12\r\n\x05\x66lags\x18\x06 \x01(\x07\",\n\x0bShapeStatus\x12\x0f\n\x07message\x18\x02 \x01(\x0c\x12\x0c\n\x04\x63ode\x18\x03 \x01(\x05\"C\n\tAttribute\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12)\n\x05value\x18\x02 \x01(\x0b\x32\x1a.tempo_gateway.view.Value1\"\xd7\x01\n\x06Value1\x12\x14\n\x0cstring_value\x18\x01 \x01(\x0c\x12\x12\n\nbool_value\x18\x02 \x01(\x08\x12\x11\n\tint_value\x18\x03 \x01(\x03\x12\x14\n\x0c\x64ouble_value\x18\x04 \x01(\x01\x12/\n\x0b\x61rray_value\x18\x05 \x01(\x0b\x32\x1a.tempo_gateway.view.Array2\x12\x34\n\x0ckvlist_value\x18\x06 \x01(\x0b\x32\x1e.tempo_gateway.view.KeyValues2\x12\x13\n\x0b\x62ytes_value\x18\x07 \x01(\x0c\"4\n\x06\x41rray2\x12*\n\x06values\x18\x01 \x01(\x0b\x32\x1a.tempo_gateway.view.Value2\"<\n\nKeyValues2\x12.\n\x06values\x18\x01 \x01(\x0b\x32\x1e.tempo_gateway.view.Attribute2\"D\n\nAttribute2\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12)\n\x05value\x18\x02 \x01(\x0b\x32\x1a.tempo_gateway.view.Value2\"\xd7\x01\n\x06Value2\x12\x14\n\x0cstring_value\x18\x01 \x01(\x0c\x12\x12\n\nbool_value\x18\x02 \x01(\x08\x12\x11\n\tint_value\x18\x03 \x01(\x03\x12\x14\n\x0c\x64ouble_value\x18\x04 \x01(\x01\x12/\n\x0b\x61rray_value\x18\x05 \x01(\x0b\x32\x1a.tempo_gateway.view.Array3\x12\x34\n\x0ckvlist_value\x18\x06 \x01(\x0b\x32\x1e.tempo_gateway.view.KeyValues3\x12\x13\n\x0b\x62ytes_value\x18\x07 \x01(\x0c\"4\n\x06\x41rray3\x12*\n\x06values\x18\x01 \x01(\x0b\x32\x1a.tempo_gateway.view.Value3\"<\n\nKeyValues3\x12.\n\x06values\x18\x01 \x01(\x0b\x32\x1e.tempo_gateway.view.Attribute3\"D\n\nAttribute3\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12)\n\x05value\x18\x02 \x01(\x0b\x32\x1a.tempo_gateway.view.Value3\"\xd7\x01\n\x06Value3\x12\x14\n\x0cstring_value\x18\x01 \x01(\x0c\x12\x12\n\nbool_value\x18\x02 \x01(\x08\x12\x11\n\tint_value\x18\x03 \x01(\x03\x12\x14\n\x0c\x64ouble_value\x18\x04 \x01(\x01\x12/\n\x0b\x61rray_value\x18\x05 \x01(\x0b\x32\x1a.tempo_gateway.view.Array4\x12\x34\n\x0ckvlist_value\x18\x06 \x01(\x0b\x32\x1e.tempo_gateway.view.KeyValues4\x12\x13\n\x0b\x62ytes_value\x18\x07 \x01(\x0c\"4\n\x06\x41rray4\x12*\n\x06values\x18\x01 \x01(\x0b\x32\x1a.tempo_gateway.view.Value4\"<\n\nKeyValues4\x12.\n\x06values\x18\x01 \x01(\x0b\x32\x1e.tempo_gateway.view.Attribute4\"D\n\nAttribute4\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12)\n\x05value\x18\x02 \x01(\x0b\x32\x1a.tempo_gateway.view.Value4\"\xd3\x01\n\x06Value4\x12\x14\n\x0cstring_value\x18\x01 \x01(\x0c\x12\x12\n\nbool_value\x18\x02 \x01(\x08\x12\x11\n\tint_value\x18\x03 \x01(\x03\x12\x14\n\x0c\x64ouble_value\x18\x04 \x01(\x01\x12/\n\x0b\x61rray_value\x18\x05 \x01(\x0b\x32\x1a.tempo_gateway.view.Beyond\x12\x30\n\x0ckvlist_value\x18\x06 \x01(\x0b\x32\x1a.tempo_gateway.view.Beyond\x12\x13\n\x0b\x62ytes_value\x18\x07 \x01(\x0c\"7\n\x06\x42\x65yond\x12-\n\x05never\x18\xff\xff\xff\xff\x01 \x02(\x0b\x32\x1a.tempo_gateway.view.Beyond')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,4 +41,62 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CENSUSRESOURCE']._serialized_end=398
   _globals['_CENSUSSCOPE']._serialized_start=400
   _globals['_CENSUSSCOPE']._serialized_end=428
+  _globals['_LINKCENSUS']._serialized_start=430
+  _globals['_LINKCENSUS']._serialized_end=506
+  _globals['_LINKCENSUSRESOURCE']._serialized_start=508
+  _globals['_LINKCENSUSRESOURCE']._serialized_end=586
+  _globals['_LINKCENSUSSCOPE']._serialized_start=588
+  _globals['_LINKCENSUSSCOPE']._serialized_end=656
+  _globals['_LINKCENSUSSPAN']._serialized_start=658
+  _globals['_LINKCENSUSSPAN']._serialized_end=689
+  _globals['_SHAPE']._serialized_start=691
+  _globals['_SHAPE']._serialized_end=762
+  _globals['_SHAPERESOURCESPANS']._serialized_start=765
+  _globals['_SHAPERESOURCESPANS']._serialized_end=977
+  _globals['_SHAPERESOURCE']._serialized_start=980
+  _globals['_SHAPERESOURCE']._serialized_end=1137
+  _globals['_SHAPEENTITYREF']._serialized_start=1139
+  _globals['_SHAPEENTITYREF']._serialized_end=1232
+  _globals['_SHAPESCOPESPANS']._serialized_start=1235
+  _globals['_SHAPESCOPESPANS']._serialized_end=1365
+  _globals['_SHAPESCOPE']._serialized_start=1368
+  _globals['_SHAPESCOPE']._serialized_end=1496
+  _globals['_SHAPESPAN']._serialized_start=1499
+  _globals['_SHAPESPAN']._serialized_end=1978
+  _globals['_SHAPEEVENT']._serialized_start=1981
+  _globals['_SHAPEEVENT']._serialized_end=2116
+  _globals['_SHAPELINK']._serialized_start=2119
+  _globals['_SHAPELINK']._serialized_end=2286
+  _globals['_SHAPESTATUS']._serialized_start=2288
+  _globals['_SHAPESTATUS']._serialized_end=2332
+  _globals['_ATTRIBUTE']._serialized_start=2334
+  _globals['_ATTRIBUTE']._serialized_end=2401
+  _globals['_VALUE1']._serialized_start=2404
+  _globals['_VALUE1']._serialized_end=2619
+  _globals['_ARRAY2']._serialized_start=2621
+  _globals['_ARRAY2']._serialized_end=2673
+  _globals['_KEYVALUES2']._serialized_start=2675
+  _globals['_KEYVALUES2']._serialized_end=2735
+  _globals['_ATTRIBUTE2']._serialized_start=2737
+  _globals['_ATTRIBUTE2']._serialized_end=2805
+  _globals['_VALUE2']._serialized_start=2808
+  _globals['_VALUE2']._serialized_end=3023
+  _globals['_ARRAY3']._serialized_start=3025
+  _globals['_ARRAY3']._serialized_end=3077
+  _globals['_KEYVALUES3']._serialized_start=3079
+  _globals['_KEYVALUES3']._serialized_end=3139
+  _globals['_ATTRIBUTE3']._serialized_start=3141
+  _globals['_ATTRIBUTE3']._serialized_end=3209
+  _globals['_VALUE3']._serialized_start=3212
+  _globals['_VALUE3']._serialized_end=3427
+  _globals['_ARRAY4']._serialized_start=3429
+  _globals['_ARRAY4']._serialized_end=3481
+  _globals['_KEYVALUES4']._serialized_start=3483
+  _globals['_KEYVALUES4']._serialized_end=3543
+  _globals['_ATTRIBUTE4']._serialized_start=3545
+  _globals['_ATTRIBUTE4']._serialized_end=3613
+  _globals['_VALUE4']._serialized_start=3616
+  _globals['_VALUE4']._serialized_end=3827
+  _globals['_BEYOND']._serialized_start=3829
+  _globals['_BEYOND']._serialized_end=3884
 # @@protoc_insertion_point(module_scope)

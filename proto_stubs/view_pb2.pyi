@@ -147,3 +147,810 @@ class CensusScope(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CensusScope: _TypeAlias = CensusScope  # noqa: Y015
+
+@_typing.final
+class LinkCensus(_message.Message):
+    """All links in order, as bytes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESOURCE_SPANS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def resource_spans(self) -> Global___LinkCensusResource: ...
+    def __init__(
+        self,
+        *,
+        resource_spans: Global___LinkCensusResource | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["resource_spans", b"resource_spans"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["resource_spans", b"resource_spans"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LinkCensus: _TypeAlias = LinkCensus  # noqa: Y015
+
+@_typing.final
+class LinkCensusResource(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCOPE_SPANS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def scope_spans(self) -> Global___LinkCensusScope: ...
+    def __init__(
+        self,
+        *,
+        scope_spans: Global___LinkCensusScope | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["scope_spans", b"scope_spans"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["scope_spans", b"scope_spans"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LinkCensusResource: _TypeAlias = LinkCensusResource  # noqa: Y015
+
+@_typing.final
+class LinkCensusScope(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SPANS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def spans(self) -> Global___LinkCensusSpan: ...
+    def __init__(
+        self,
+        *,
+        spans: Global___LinkCensusSpan | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["spans", b"spans"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["spans", b"spans"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LinkCensusScope: _TypeAlias = LinkCensusScope  # noqa: Y015
+
+@_typing.final
+class LinkCensusSpan(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LINKS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def links(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
+    def __init__(
+        self,
+        *,
+        links: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["links", b"links"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LinkCensusSpan: _TypeAlias = LinkCensusSpan  # noqa: Y015
+
+@_typing.final
+class Shape(_message.Message):
+    """The shape of a request: every field of OTLP, all spans, attributes, events and links laid over
+    one another by the same merging, so that it takes no more messages than one span. What matters:
+      - the repeated fields of ShapeSpan are columns over all spans;
+      - a value exists at a level below if one exists there in any attribute;
+      - where it reaches a Beyond it is not initialized, which one call finds.
+    Every field is declared: protobuf's C parser takes twice as long where these are unknown.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESOURCE_SPANS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def resource_spans(self) -> Global___ShapeResourceSpans: ...
+    def __init__(
+        self,
+        *,
+        resource_spans: Global___ShapeResourceSpans | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["resource_spans", b"resource_spans"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["resource_spans", b"resource_spans"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Shape: _TypeAlias = Shape  # noqa: Y015
+
+@_typing.final
+class ShapeResourceSpans(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESOURCE_FIELD_NUMBER: _builtins.int
+    SCOPE_SPANS_FIELD_NUMBER: _builtins.int
+    SCHEMA_URL_FIELD_NUMBER: _builtins.int
+    DEPRECATED_SCOPE_SPANS_FIELD_NUMBER: _builtins.int
+    schema_url: _builtins.bytes
+    @_builtins.property
+    def resource(self) -> Global___ShapeResource: ...
+    @_builtins.property
+    def scope_spans(self) -> Global___ShapeScopeSpans: ...
+    @_builtins.property
+    def deprecated_scope_spans(self) -> Global___Beyond:
+        """Not in OTLP any more, but Go receivers, Tempo's too, read it where scope_spans is empty."""
+
+    def __init__(
+        self,
+        *,
+        resource: Global___ShapeResource | None = ...,
+        scope_spans: Global___ShapeScopeSpans | None = ...,
+        schema_url: _builtins.bytes | None = ...,
+        deprecated_scope_spans: Global___Beyond | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deprecated_scope_spans", b"deprecated_scope_spans", "resource", b"resource", "schema_url", b"schema_url", "scope_spans", b"scope_spans"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deprecated_scope_spans", b"deprecated_scope_spans", "resource", b"resource", "schema_url", b"schema_url", "scope_spans", b"scope_spans"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ShapeResourceSpans: _TypeAlias = ShapeResourceSpans  # noqa: Y015
+
+@_typing.final
+class ShapeResource(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTRIBUTES_FIELD_NUMBER: _builtins.int
+    DROPPED_ATTRIBUTES_COUNT_FIELD_NUMBER: _builtins.int
+    ENTITY_REFS_FIELD_NUMBER: _builtins.int
+    dropped_attributes_count: _builtins.int
+    @_builtins.property
+    def attributes(self) -> Global___Attribute: ...
+    @_builtins.property
+    def entity_refs(self) -> Global___ShapeEntityRef: ...
+    def __init__(
+        self,
+        *,
+        attributes: Global___Attribute | None = ...,
+        dropped_attributes_count: _builtins.int | None = ...,
+        entity_refs: Global___ShapeEntityRef | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "dropped_attributes_count", b"dropped_attributes_count", "entity_refs", b"entity_refs"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "dropped_attributes_count", b"dropped_attributes_count", "entity_refs", b"entity_refs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ShapeResource: _TypeAlias = ShapeResource  # noqa: Y015
+
+@_typing.final
+class ShapeEntityRef(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCHEMA_URL_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    ID_KEYS_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_KEYS_FIELD_NUMBER: _builtins.int
+    schema_url: _builtins.bytes
+    type: _builtins.bytes
+    id_keys: _builtins.bytes
+    description_keys: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        schema_url: _builtins.bytes | None = ...,
+        type: _builtins.bytes | None = ...,
+        id_keys: _builtins.bytes | None = ...,
+        description_keys: _builtins.bytes | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["description_keys", b"description_keys", "id_keys", b"id_keys", "schema_url", b"schema_url", "type", b"type"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description_keys", b"description_keys", "id_keys", b"id_keys", "schema_url", b"schema_url", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ShapeEntityRef: _TypeAlias = ShapeEntityRef  # noqa: Y015
+
+@_typing.final
+class ShapeScopeSpans(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCOPE_FIELD_NUMBER: _builtins.int
+    SPANS_FIELD_NUMBER: _builtins.int
+    SCHEMA_URL_FIELD_NUMBER: _builtins.int
+    schema_url: _builtins.bytes
+    @_builtins.property
+    def scope(self) -> Global___ShapeScope: ...
+    @_builtins.property
+    def spans(self) -> Global___ShapeSpan: ...
+    def __init__(
+        self,
+        *,
+        scope: Global___ShapeScope | None = ...,
+        spans: Global___ShapeSpan | None = ...,
+        schema_url: _builtins.bytes | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["schema_url", b"schema_url", "scope", b"scope", "spans", b"spans"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["schema_url", b"schema_url", "scope", b"scope", "spans", b"spans"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ShapeScopeSpans: _TypeAlias = ShapeScopeSpans  # noqa: Y015
+
+@_typing.final
+class ShapeScope(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    ATTRIBUTES_FIELD_NUMBER: _builtins.int
+    DROPPED_ATTRIBUTES_COUNT_FIELD_NUMBER: _builtins.int
+    name: _builtins.bytes
+    version: _builtins.bytes
+    dropped_attributes_count: _builtins.int
+    @_builtins.property
+    def attributes(self) -> Global___Attribute: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.bytes | None = ...,
+        version: _builtins.bytes | None = ...,
+        attributes: Global___Attribute | None = ...,
+        dropped_attributes_count: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "dropped_attributes_count", b"dropped_attributes_count", "name", b"name", "version", b"version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "dropped_attributes_count", b"dropped_attributes_count", "name", b"name", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ShapeScope: _TypeAlias = ShapeScope  # noqa: Y015
+
+@_typing.final
+class ShapeSpan(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRACE_ID_FIELD_NUMBER: _builtins.int
+    SPAN_ID_FIELD_NUMBER: _builtins.int
+    TRACE_STATE_FIELD_NUMBER: _builtins.int
+    PARENT_SPAN_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    START_TIME_UNIX_NANO_FIELD_NUMBER: _builtins.int
+    END_TIME_UNIX_NANO_FIELD_NUMBER: _builtins.int
+    ATTRIBUTES_FIELD_NUMBER: _builtins.int
+    DROPPED_ATTRIBUTES_COUNT_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
+    DROPPED_EVENTS_COUNT_FIELD_NUMBER: _builtins.int
+    LINKS_FIELD_NUMBER: _builtins.int
+    DROPPED_LINKS_COUNT_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    FLAGS_FIELD_NUMBER: _builtins.int
+    trace_state: _builtins.bytes
+    name: _builtins.bytes
+    kind: _builtins.int
+    dropped_attributes_count: _builtins.int
+    dropped_events_count: _builtins.int
+    dropped_links_count: _builtins.int
+    flags: _builtins.int
+    @_builtins.property
+    def trace_id(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
+    @_builtins.property
+    def span_id(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
+    @_builtins.property
+    def parent_span_id(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
+    @_builtins.property
+    def start_time_unix_nano(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def end_time_unix_nano(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def attributes(self) -> Global___Attribute: ...
+    @_builtins.property
+    def events(self) -> Global___ShapeEvent: ...
+    @_builtins.property
+    def links(self) -> Global___ShapeLink: ...
+    @_builtins.property
+    def status(self) -> Global___ShapeStatus: ...
+    def __init__(
+        self,
+        *,
+        trace_id: _abc.Iterable[_builtins.bytes] | None = ...,
+        span_id: _abc.Iterable[_builtins.bytes] | None = ...,
+        trace_state: _builtins.bytes | None = ...,
+        parent_span_id: _abc.Iterable[_builtins.bytes] | None = ...,
+        name: _builtins.bytes | None = ...,
+        kind: _builtins.int | None = ...,
+        start_time_unix_nano: _abc.Iterable[_builtins.int] | None = ...,
+        end_time_unix_nano: _abc.Iterable[_builtins.int] | None = ...,
+        attributes: Global___Attribute | None = ...,
+        dropped_attributes_count: _builtins.int | None = ...,
+        events: Global___ShapeEvent | None = ...,
+        dropped_events_count: _builtins.int | None = ...,
+        links: Global___ShapeLink | None = ...,
+        dropped_links_count: _builtins.int | None = ...,
+        status: Global___ShapeStatus | None = ...,
+        flags: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "dropped_attributes_count", b"dropped_attributes_count", "dropped_events_count", b"dropped_events_count", "dropped_links_count", b"dropped_links_count", "events", b"events", "flags", b"flags", "kind", b"kind", "links", b"links", "name", b"name", "status", b"status", "trace_state", b"trace_state"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "dropped_attributes_count", b"dropped_attributes_count", "dropped_events_count", b"dropped_events_count", "dropped_links_count", b"dropped_links_count", "end_time_unix_nano", b"end_time_unix_nano", "events", b"events", "flags", b"flags", "kind", b"kind", "links", b"links", "name", b"name", "parent_span_id", b"parent_span_id", "span_id", b"span_id", "start_time_unix_nano", b"start_time_unix_nano", "status", b"status", "trace_id", b"trace_id", "trace_state", b"trace_state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ShapeSpan: _TypeAlias = ShapeSpan  # noqa: Y015
+
+@_typing.final
+class ShapeEvent(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TIME_UNIX_NANO_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    ATTRIBUTES_FIELD_NUMBER: _builtins.int
+    DROPPED_ATTRIBUTES_COUNT_FIELD_NUMBER: _builtins.int
+    time_unix_nano: _builtins.int
+    name: _builtins.bytes
+    dropped_attributes_count: _builtins.int
+    @_builtins.property
+    def attributes(self) -> Global___Attribute: ...
+    def __init__(
+        self,
+        *,
+        time_unix_nano: _builtins.int | None = ...,
+        name: _builtins.bytes | None = ...,
+        attributes: Global___Attribute | None = ...,
+        dropped_attributes_count: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "dropped_attributes_count", b"dropped_attributes_count", "name", b"name", "time_unix_nano", b"time_unix_nano"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "dropped_attributes_count", b"dropped_attributes_count", "name", b"name", "time_unix_nano", b"time_unix_nano"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ShapeEvent: _TypeAlias = ShapeEvent  # noqa: Y015
+
+@_typing.final
+class ShapeLink(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRACE_ID_FIELD_NUMBER: _builtins.int
+    SPAN_ID_FIELD_NUMBER: _builtins.int
+    TRACE_STATE_FIELD_NUMBER: _builtins.int
+    ATTRIBUTES_FIELD_NUMBER: _builtins.int
+    DROPPED_ATTRIBUTES_COUNT_FIELD_NUMBER: _builtins.int
+    FLAGS_FIELD_NUMBER: _builtins.int
+    trace_id: _builtins.bytes
+    span_id: _builtins.bytes
+    trace_state: _builtins.bytes
+    dropped_attributes_count: _builtins.int
+    flags: _builtins.int
+    @_builtins.property
+    def attributes(self) -> Global___Attribute: ...
+    def __init__(
+        self,
+        *,
+        trace_id: _builtins.bytes | None = ...,
+        span_id: _builtins.bytes | None = ...,
+        trace_state: _builtins.bytes | None = ...,
+        attributes: Global___Attribute | None = ...,
+        dropped_attributes_count: _builtins.int | None = ...,
+        flags: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "dropped_attributes_count", b"dropped_attributes_count", "flags", b"flags", "span_id", b"span_id", "trace_id", b"trace_id", "trace_state", b"trace_state"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "dropped_attributes_count", b"dropped_attributes_count", "flags", b"flags", "span_id", b"span_id", "trace_id", b"trace_id", "trace_state", b"trace_state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ShapeLink: _TypeAlias = ShapeLink  # noqa: Y015
+
+@_typing.final
+class ShapeStatus(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    CODE_FIELD_NUMBER: _builtins.int
+    message: _builtins.bytes
+    code: _builtins.int
+    def __init__(
+        self,
+        *,
+        message: _builtins.bytes | None = ...,
+        code: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "message", b"message"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "message", b"message"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ShapeStatus: _TypeAlias = ShapeStatus  # noqa: Y015
+
+@_typing.final
+class Attribute(_message.Message):
+    """Values by level: an attribute's own is level 1."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    key: _builtins.bytes
+    @_builtins.property
+    def value(self) -> Global___Value1: ...
+    def __init__(
+        self,
+        *,
+        key: _builtins.bytes | None = ...,
+        value: Global___Value1 | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Attribute: _TypeAlias = Attribute  # noqa: Y015
+
+@_typing.final
+class Value1(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STRING_VALUE_FIELD_NUMBER: _builtins.int
+    BOOL_VALUE_FIELD_NUMBER: _builtins.int
+    INT_VALUE_FIELD_NUMBER: _builtins.int
+    DOUBLE_VALUE_FIELD_NUMBER: _builtins.int
+    ARRAY_VALUE_FIELD_NUMBER: _builtins.int
+    KVLIST_VALUE_FIELD_NUMBER: _builtins.int
+    BYTES_VALUE_FIELD_NUMBER: _builtins.int
+    string_value: _builtins.bytes
+    bool_value: _builtins.bool
+    int_value: _builtins.int
+    double_value: _builtins.float
+    bytes_value: _builtins.bytes
+    @_builtins.property
+    def array_value(self) -> Global___Array2: ...
+    @_builtins.property
+    def kvlist_value(self) -> Global___KeyValues2: ...
+    def __init__(
+        self,
+        *,
+        string_value: _builtins.bytes | None = ...,
+        bool_value: _builtins.bool | None = ...,
+        int_value: _builtins.int | None = ...,
+        double_value: _builtins.float | None = ...,
+        array_value: Global___Array2 | None = ...,
+        kvlist_value: Global___KeyValues2 | None = ...,
+        bytes_value: _builtins.bytes | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["array_value", b"array_value", "bool_value", b"bool_value", "bytes_value", b"bytes_value", "double_value", b"double_value", "int_value", b"int_value", "kvlist_value", b"kvlist_value", "string_value", b"string_value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["array_value", b"array_value", "bool_value", b"bool_value", "bytes_value", b"bytes_value", "double_value", b"double_value", "int_value", b"int_value", "kvlist_value", b"kvlist_value", "string_value", b"string_value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Value1: _TypeAlias = Value1  # noqa: Y015
+
+@_typing.final
+class Array2(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def values(self) -> Global___Value2: ...
+    def __init__(
+        self,
+        *,
+        values: Global___Value2 | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["values", b"values"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Array2: _TypeAlias = Array2  # noqa: Y015
+
+@_typing.final
+class KeyValues2(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def values(self) -> Global___Attribute2: ...
+    def __init__(
+        self,
+        *,
+        values: Global___Attribute2 | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["values", b"values"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeyValues2: _TypeAlias = KeyValues2  # noqa: Y015
+
+@_typing.final
+class Attribute2(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    key: _builtins.bytes
+    @_builtins.property
+    def value(self) -> Global___Value2: ...
+    def __init__(
+        self,
+        *,
+        key: _builtins.bytes | None = ...,
+        value: Global___Value2 | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Attribute2: _TypeAlias = Attribute2  # noqa: Y015
+
+@_typing.final
+class Value2(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STRING_VALUE_FIELD_NUMBER: _builtins.int
+    BOOL_VALUE_FIELD_NUMBER: _builtins.int
+    INT_VALUE_FIELD_NUMBER: _builtins.int
+    DOUBLE_VALUE_FIELD_NUMBER: _builtins.int
+    ARRAY_VALUE_FIELD_NUMBER: _builtins.int
+    KVLIST_VALUE_FIELD_NUMBER: _builtins.int
+    BYTES_VALUE_FIELD_NUMBER: _builtins.int
+    string_value: _builtins.bytes
+    bool_value: _builtins.bool
+    int_value: _builtins.int
+    double_value: _builtins.float
+    bytes_value: _builtins.bytes
+    @_builtins.property
+    def array_value(self) -> Global___Array3: ...
+    @_builtins.property
+    def kvlist_value(self) -> Global___KeyValues3: ...
+    def __init__(
+        self,
+        *,
+        string_value: _builtins.bytes | None = ...,
+        bool_value: _builtins.bool | None = ...,
+        int_value: _builtins.int | None = ...,
+        double_value: _builtins.float | None = ...,
+        array_value: Global___Array3 | None = ...,
+        kvlist_value: Global___KeyValues3 | None = ...,
+        bytes_value: _builtins.bytes | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["array_value", b"array_value", "bool_value", b"bool_value", "bytes_value", b"bytes_value", "double_value", b"double_value", "int_value", b"int_value", "kvlist_value", b"kvlist_value", "string_value", b"string_value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["array_value", b"array_value", "bool_value", b"bool_value", "bytes_value", b"bytes_value", "double_value", b"double_value", "int_value", b"int_value", "kvlist_value", b"kvlist_value", "string_value", b"string_value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Value2: _TypeAlias = Value2  # noqa: Y015
+
+@_typing.final
+class Array3(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def values(self) -> Global___Value3: ...
+    def __init__(
+        self,
+        *,
+        values: Global___Value3 | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["values", b"values"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Array3: _TypeAlias = Array3  # noqa: Y015
+
+@_typing.final
+class KeyValues3(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def values(self) -> Global___Attribute3: ...
+    def __init__(
+        self,
+        *,
+        values: Global___Attribute3 | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["values", b"values"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeyValues3: _TypeAlias = KeyValues3  # noqa: Y015
+
+@_typing.final
+class Attribute3(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    key: _builtins.bytes
+    @_builtins.property
+    def value(self) -> Global___Value3: ...
+    def __init__(
+        self,
+        *,
+        key: _builtins.bytes | None = ...,
+        value: Global___Value3 | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Attribute3: _TypeAlias = Attribute3  # noqa: Y015
+
+@_typing.final
+class Value3(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STRING_VALUE_FIELD_NUMBER: _builtins.int
+    BOOL_VALUE_FIELD_NUMBER: _builtins.int
+    INT_VALUE_FIELD_NUMBER: _builtins.int
+    DOUBLE_VALUE_FIELD_NUMBER: _builtins.int
+    ARRAY_VALUE_FIELD_NUMBER: _builtins.int
+    KVLIST_VALUE_FIELD_NUMBER: _builtins.int
+    BYTES_VALUE_FIELD_NUMBER: _builtins.int
+    string_value: _builtins.bytes
+    bool_value: _builtins.bool
+    int_value: _builtins.int
+    double_value: _builtins.float
+    bytes_value: _builtins.bytes
+    @_builtins.property
+    def array_value(self) -> Global___Array4: ...
+    @_builtins.property
+    def kvlist_value(self) -> Global___KeyValues4: ...
+    def __init__(
+        self,
+        *,
+        string_value: _builtins.bytes | None = ...,
+        bool_value: _builtins.bool | None = ...,
+        int_value: _builtins.int | None = ...,
+        double_value: _builtins.float | None = ...,
+        array_value: Global___Array4 | None = ...,
+        kvlist_value: Global___KeyValues4 | None = ...,
+        bytes_value: _builtins.bytes | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["array_value", b"array_value", "bool_value", b"bool_value", "bytes_value", b"bytes_value", "double_value", b"double_value", "int_value", b"int_value", "kvlist_value", b"kvlist_value", "string_value", b"string_value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["array_value", b"array_value", "bool_value", b"bool_value", "bytes_value", b"bytes_value", "double_value", b"double_value", "int_value", b"int_value", "kvlist_value", b"kvlist_value", "string_value", b"string_value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Value3: _TypeAlias = Value3  # noqa: Y015
+
+@_typing.final
+class Array4(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def values(self) -> Global___Value4: ...
+    def __init__(
+        self,
+        *,
+        values: Global___Value4 | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["values", b"values"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Array4: _TypeAlias = Array4  # noqa: Y015
+
+@_typing.final
+class KeyValues4(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def values(self) -> Global___Attribute4: ...
+    def __init__(
+        self,
+        *,
+        values: Global___Attribute4 | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["values", b"values"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeyValues4: _TypeAlias = KeyValues4  # noqa: Y015
+
+@_typing.final
+class Attribute4(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    key: _builtins.bytes
+    @_builtins.property
+    def value(self) -> Global___Value4: ...
+    def __init__(
+        self,
+        *,
+        key: _builtins.bytes | None = ...,
+        value: Global___Value4 | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Attribute4: _TypeAlias = Attribute4  # noqa: Y015
+
+@_typing.final
+class Value4(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STRING_VALUE_FIELD_NUMBER: _builtins.int
+    BOOL_VALUE_FIELD_NUMBER: _builtins.int
+    INT_VALUE_FIELD_NUMBER: _builtins.int
+    DOUBLE_VALUE_FIELD_NUMBER: _builtins.int
+    ARRAY_VALUE_FIELD_NUMBER: _builtins.int
+    KVLIST_VALUE_FIELD_NUMBER: _builtins.int
+    BYTES_VALUE_FIELD_NUMBER: _builtins.int
+    string_value: _builtins.bytes
+    bool_value: _builtins.bool
+    int_value: _builtins.int
+    double_value: _builtins.float
+    bytes_value: _builtins.bytes
+    @_builtins.property
+    def array_value(self) -> Global___Beyond: ...
+    @_builtins.property
+    def kvlist_value(self) -> Global___Beyond: ...
+    def __init__(
+        self,
+        *,
+        string_value: _builtins.bytes | None = ...,
+        bool_value: _builtins.bool | None = ...,
+        int_value: _builtins.int | None = ...,
+        double_value: _builtins.float | None = ...,
+        array_value: Global___Beyond | None = ...,
+        kvlist_value: Global___Beyond | None = ...,
+        bytes_value: _builtins.bytes | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["array_value", b"array_value", "bool_value", b"bool_value", "bytes_value", b"bytes_value", "double_value", b"double_value", "int_value", b"int_value", "kvlist_value", b"kvlist_value", "string_value", b"string_value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["array_value", b"array_value", "bool_value", b"bool_value", "bytes_value", b"bytes_value", "double_value", b"double_value", "int_value", b"int_value", "kvlist_value", b"kvlist_value", "string_value", b"string_value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Value4: _TypeAlias = Value4  # noqa: Y015
+
+@_typing.final
+class Beyond(_message.Message):
+    """Deeper than the levels above. Never initialized, however a request is made: each one needs
+    another inside. What it holds stays together as its unknown fields.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NEVER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def never(self) -> Global___Beyond: ...
+    def __init__(
+        self,
+        *,
+        never: Global___Beyond | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["never", b"never"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["never", b"never"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Beyond: _TypeAlias = Beyond  # noqa: Y015

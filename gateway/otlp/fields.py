@@ -28,12 +28,15 @@ class Field(NamedTuple):
     stop: int
 
 
-def fields(buffer: bytes, start: int, stop: int, path: int) -> Iterator[Field]:
+def fields(
+    buffer: bytes, start: int = 0, stop: int | None = None, path: int | None = None
+) -> Iterator[Field]:
     """The fields between two offsets, a group as one field.
 
     Raises Refused at the first that is no valid field, also where field ``path`` is no message.
     """
     position = start
+    stop = len(buffer) if stop is None else stop
     while position < stop:
         tag, value = _varint(buffer, position, stop, 5)
         number, wire_type = tag >> 3, tag & 7

@@ -63,9 +63,14 @@ def fault_of(  # noqa: PLR0917 - a span's fields in OTLP's order
         return "start_in_future"
     if end_ns < start_ns:
         return "end_before_start"
-    for link_trace_id, link_span_id in links:
-        if len(link_trace_id) != 16 or link_trace_id == ZERO_TRACE_ID:
+    return link_fault_of(links)
+
+
+def link_fault_of(links: Iterable[tuple[bytes, bytes]]) -> str | None:
+    """The first rule that one of these links breaks, or None."""
+    for trace_id, span_id in links:
+        if len(trace_id) != 16 or trace_id == ZERO_TRACE_ID:
             return "link_trace_id"
-        if len(link_span_id) != 8 or link_span_id == ZERO_SPAN_ID:
+        if len(span_id) != 8 or span_id == ZERO_SPAN_ID:
             return "link_span_id"
     return None

@@ -17,6 +17,7 @@ from gateway.otlp.fields import (
     SCOPE_SPANS,
     SPANS,
     TAGS,
+    Field,
     delimited,
     fields,
     malformed,
@@ -24,9 +25,10 @@ from gateway.otlp.fields import (
 from proto_stubs.view_pb2 import Census, Span
 
 _PATH = (RESOURCE_SPANS, SCOPE_SPANS, SPANS)
-_LEAST_SPAN_BYTES = 32
-"""A valid span has at least 48 bytes: ids, times, and their tags."""
-_SPARE_SPANS = 1000
+_LEAST_BYTES = 24
+"""A valid span has at least 48 bytes, a valid link 30: ids, times, and their tags."""
+_SPARE = 1000
+_MOST_FIELDS = 128 * 1024
 _HEADER_BYTES = 6
 """Most that tag and length of a message on the path take."""
 _MOST_GROWTH = 4
@@ -38,7 +40,7 @@ def without(payload: bytes, bad: Container[int]) -> bytes:
 
     A scope or resource that loses its last span goes too; everything else stays as it is.
     """
-    return _pruned(payload, (0, len(payload)), 0, count(), bad) or b""
+    return _Cut(payload, bad).message(0, len(payload), level=0) or b""
 
 
 def split(
@@ -52,11 +54,8 @@ def split(
     """
     size = len(payload)
     piece = Piece(max_spans, size if max_bytes is None else max_bytes, source_bytes=size)
-    spans = 0
-    for offsets in _scopes(payload, piece):
-        spans += len(offsets) // 2
-        check_density(spans, size)
-        for start, stop in zip(offsets[::2], offsets[1::2], strict=True):
+    for spans in _scopes(payload, piece):
+        for start, stop in zip(spans[::2], spans[1::2], strict=True):
             if not piece.has_room(stop - start):
                 yield piece.take()
             piece.add(payload[start:stop])
@@ -77,37 +76,73 @@ def trace_ids(payload: bytes, limit: int) -> list[str]:
     return list(found)
 
 
-def check_density(spans: int, size: int) -> None:
-    """Refuse floods of spans so small that none can be valid: they would cost far more memory and
+def check_path(payload: bytes) -> None:
+    """Raise Refused where a field on the path to the spans is no message; views ignore that."""
+    for _ in split(payload, max_spans=1):
+        pass
+
+
+def check_density(count: int, size: int, what: str) -> None:
+    """Refuse floods of things so small that none can be valid: they would cost far more memory and
     time than their bytes.
     """
-    if spans > _SPARE_SPANS + size // _LEAST_SPAN_BYTES:
-        malformed(f"it has {spans} or more spans in {size} bytes, too small to be spans")
+    if count > _most(size):
+        malformed(f"it has {count} {what} in {size} bytes, too small to be {what}")
 
 
-def _pruned(
-    buffer: bytes, part: tuple[int, int], level: int, index: Iterator[int], bad: Container[int]
-) -> bytes | None:
-    """The message in ``part`` of the buffer less bad spans; None if it had children and lost all.
+def check_fields(span: bytes) -> None:
+    """Refuse a huge span that consists of a flood of fields."""
+    for index, _ in enumerate(fields(span)):
+        if index >= _MOST_FIELDS:
+            malformed(f"a span of {len(span)} bytes has more than {_MOST_FIELDS} fields")
 
-    ``level`` says whether it is the request (0), a resource_spans (1) or a scope_spans (2).
-    """
-    kept: list[bytes] = []
-    had = has = False
-    for number, _, start, value, stop in fields(buffer, *part, _PATH[level]):
-        if number != _PATH[level]:
-            kept.append(buffer[start:stop])
-            continue
-        had = True
+
+def _most(size: int) -> int:
+    return _SPARE + size // _LEAST_BYTES
+
+
+def _path_fields(
+    payload: bytes, part: tuple[int, int], level: int, left: Iterator[int]
+) -> Iterator[Field]:
+    """The fields of a message on the path to the spans, as long as there is something ``left``."""
+    for field in fields(payload, *part, _PATH[level]):
+        if next(left, None) is None:
+            malformed(f"most of its {len(payload)} bytes are fields too small to be spans")
+        yield field
+
+
+class _Cut:
+    """A request from which spans are cut."""
+
+    def __init__(self, payload: bytes, bad: Container[int]) -> None:
+        self._payload = payload
+        self._bad = bad
+        self._index = count()
+        self._left = iter(range(_most(len(payload))))
+
+    def message(self, start: int, stop: int, level: int) -> bytes | None:
+        """The message between two offsets less bad spans; None if it had children and lost all.
+
+        ``level`` says whether it is the request (0), a resource_spans (1) or a scope_spans (2).
+        """
+        kept: list[bytes] = []
+        had = has = False
+        for field in _path_fields(self._payload, (start, stop), level, self._left):
+            if field.number != _PATH[level]:
+                kept.append(self._payload[field.start : field.stop])
+                continue
+            had = True
+            if (child := self._child(field, level)) is not None:
+                has = True
+                kept.append(child)
+        return None if had and not has else b"".join(kept)
+
+    def _child(self, field: Field, level: int) -> bytes | None:
         if level == 2:
-            child = None if next(index) in bad else buffer[start:stop]
-        else:
-            content = _pruned(buffer, (value, stop), level + 1, index, bad)
-            child = None if content is None else delimited(TAGS[level], content)
-        if child is not None:
-            has = True
-            kept.append(child)
-    return None if had and not has else b"".join(kept)
+            bad = next(self._index) in self._bad
+            return None if bad else self._payload[field.start : field.stop]
+        content = self.message(field.value, field.stop, level + 1)
+        return None if content is None else delimited(TAGS[level], content)
 
 
 class Piece:
@@ -190,27 +225,32 @@ class Piece:
 
 def _scopes(payload: bytes, piece: Piece) -> Iterator[array[int]]:
     """Open each resource and scope in ``piece``, and give the scope's spans as pairs of offsets."""
-    for resource in fields(payload, 0, len(payload), RESOURCE_SPANS):
+    left = iter(range(_most(len(payload))))
+    for resource in _path_fields(payload, (0, len(payload)), 0, left):
         if resource.number == RESOURCE_SPANS:
-            head, scopes = _parted(payload, resource.value, resource.stop, SCOPE_SPANS)
+            head, scopes = _parted(payload, resource, 1, left)
             piece.open_resource(head)
-            for start, end in zip(scopes[::2], scopes[1::2], strict=True):
-                scope = next(fields(payload, start, end, SCOPE_SPANS))
-                head, spans = _parted(payload, scope.value, scope.stop, SPANS)
+            for start, stop in zip(scopes[::2], scopes[1::2], strict=True):
+                (scope,) = fields(payload, start, stop)
+                head, spans = _parted(payload, scope, 2, left)
                 piece.open_scope(head)
                 yield spans
 
 
-def _parted(payload: bytes, start: int, stop: int, path: int) -> tuple[bytes, array[int]]:
-    """A message's fields other than ``path``, and the offsets of each ``path``: start, stop, ...
+def _parted(
+    payload: bytes, parent: Field, level: int, left: Iterator[int]
+) -> tuple[bytes, array[int]]:
+    """What a message holds beside the fields on the path, and the offsets of those: start, stop...
 
     An array, since a request may have a million spans.
     """
     head: list[bytes] = []
     offsets = array("Q")
-    for number, _, begin, _, end in fields(payload, start, stop, path):
-        if number == path:
-            offsets.extend((begin, end))
+    for number, _, start, _, stop in _path_fields(
+        payload, (parent.value, parent.stop), level, left
+    ):
+        if number == _PATH[level]:
+            offsets.extend((start, stop))
         else:
-            head.append(payload[begin:end])
+            head.append(payload[start:stop])
     return b"".join(head), offsets
