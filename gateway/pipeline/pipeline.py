@@ -36,7 +36,7 @@ default batch of 3 MiB a fixed share of memory."""
 
 KEEPER_INTERVAL_S = 0.25
 READ_BYTES = 4 * 2**20
-"""Bytes read back from disk at a time."""
+"""Most that is read back from disk at a time."""
 
 READ_RETRY_S = 1.0
 """Delay after a read that failed."""
@@ -338,9 +338,12 @@ class Pipeline:
         self._have_read(found_room=bool(self._backlog.records) or not wanted)
 
     async def _read(self, sequence: int) -> list[Record] | None:
-        """From disk; None where that fails, to be tried again. Counts what it finds damaged."""
+        """From disk, about as much as memory has room for; None where that fails, to be tried
+        again. Counts what it finds damaged.
+        """
+        room = max(1, self._budget.limit - self._budget.used)
         try:
-            records = await self._spool.read(sequence, READ_BYTES)
+            records = await self._spool.read(sequence, min(room, READ_BYTES))
         except OSError as error:
             self._read_from = self._clock() + READ_RETRY_S
             kept_quiet = self._throttle.ready("read")

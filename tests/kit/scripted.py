@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -104,10 +105,10 @@ class ScriptedBackend:
         outcome = self.answer(attempt)
         if outcome.fate is Fate.DELIVERED:
             self.memory.append((self._alive_s, attempt))
-            self.live(0)
+            self.live()
         return outcome
 
-    def live(self, seconds: float) -> None:
+    def live(self, seconds: float = 0.0) -> None:
         """Time passes in which the backend is seen alive; what is old enough reaches its disk."""
         self._alive_s += seconds
         while self.memory and self.memory[0][0] + self._flush_s <= self._alive_s:
@@ -186,6 +187,8 @@ class Rig:
         spool_bytes: int = 64 * MIB,
         segment_bytes: int = MIB,
         backoff: Backoff = QUICK,
+        log_type: type[SegmentLog] = SegmentLog,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.backend = backend
         self.metrics = Metrics()
@@ -194,11 +197,11 @@ class Rig:
         self.asked: list[Asked] = []
         self.spool: Spool = MemorySpool()
         if directory is not None:
-            log = SegmentLog(
+            self.log = log_type(
                 directory, max_bytes=spool_bytes, segment_bytes=segment_bytes, fsync=False
             )
             with ThreadPoolExecutor(1) as thread:  # not on the event loop
-                self.spool = DiskSpool(log, thread.submit(log.open).result())
+                self.spool = DiskSpool(self.log, thread.submit(self.log.open).result())
         self.delivery = Delivery(
             backend, self.dead_letters, self.metrics, timeout_s=5.0, backoff=backoff
         )
@@ -209,6 +212,7 @@ class Rig:
             budget=self.budget,
             metrics=self.metrics,
             limits=limits,
+            clock=clock,
         )
 
     def start(self) -> Rig:
@@ -240,6 +244,11 @@ class Rig:
     @property
     def accepted(self) -> list[int]:
         return [number for asked in self.asked if asked.accepted for number in asked.numbers]
+
+    async def in_spool(self) -> list[int]:
+        """What the disk still has, as a start would find it."""
+        records = await asyncio.to_thread(self.log.read, 1, 2**40)
+        return [number for record in records for number in marks(record.envelope.payload)]
 
     @property
     def pending(self) -> int:
