@@ -1,0 +1,227 @@
+"""Methods other than Export: asyncio handlers on serialized messages, one request each.
+
+A handler has the shape of one for ``grpc.aio``, on bytes, and gets the part of its context that is
+here, so the same handlers serve behind grpcio's server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
+from typing import Any, NoReturn, Protocol
+
+from gateway.errors import GrpcCode, Refused
+from gateway.otlp.encoding import inflate
+from gateway.receivers.admission import Reservation
+from gateway.receivers.frontdoor.http2.frames import ErrorCode
+from gateway.receivers.frontdoor.http2.headers import RequestHead
+from gateway.receivers.frontdoor.http2.speaker import Http2
+from gateway.receivers.frontdoor.http2.streams import Stream
+from gateway.receivers.frontdoor.rpc import metadata
+from gateway.receivers.frontdoor.rpc.messages import COMPRESSED, PREFIX_BYTES, frame_message
+from gateway.receivers.frontdoor.wire import Timing
+from gateway.telemetry.logs import facts
+
+logger = logging.getLogger(__name__)
+
+MAX_REQUEST_BYTES = 2**20
+"""Of a request to a handler, also after decompression: a query, the name of a service."""
+
+_CANCELLED_BY_PEER = "the client left"
+
+Spawn = Callable[[Coroutine[Any, Any, None], str], None]
+
+
+class _Code(Protocol):
+    """What a ``grpc.StatusCode`` is to us."""
+
+    @property
+    def value(self) -> Any: ...
+
+
+class Aborted(Exception):  # noqa: N818 - an outcome, not a fault
+    """The handler has ended its call with this status."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+class Context:
+    """What a handler may ask and do; the part of ``grpc.aio.ServicerContext`` that is needed."""
+
+    def __init__(self, fields: metadata.Metadata, peer: str, timeout_s: float) -> None:
+        self._fields = fields
+        self._peer = peer
+        self._deadline = time.monotonic() + timeout_s
+
+    def invocation_metadata(self) -> metadata.Metadata:
+        return self._fields
+
+    def peer(self) -> str:
+        """Address and port of the client."""
+        return self._peer
+
+    def time_remaining(self) -> float | None:
+        """Seconds to the deadline of the client; None where it has set none."""
+        left_s = self._deadline - time.monotonic()
+        return None if math.isinf(left_s) else max(0.0, left_s)
+
+    async def abort(self, code: _Code, details: str = "", _trailing_metadata: Any = ()) -> NoReturn:
+        raise Aborted(code.value[0], details)
+
+
+Handler = Callable[[bytes, Any], AsyncIterator[bytes]]
+"""Answers a request with messages."""
+
+
+def unary(method: Callable[[bytes, Any], Awaitable[bytes]]) -> Handler:
+    """A method with one answer."""
+
+    async def handler(request: bytes, context: Any) -> AsyncIterator[bytes]:
+        yield await method(request, context)
+
+    return handler
+
+
+class HandlerCall:
+    """One call of a handler: gathers the request, then runs the handler in a task."""
+
+    def __init__(
+        self,
+        handler: Handler,
+        speaker: Http2,
+        stream: Stream,
+        head: RequestHead,
+        *,
+        spawn: Spawn,
+        held: Reservation,
+        timing: Timing,
+        timeout_s: float,
+    ) -> None:
+        """``timeout_s`` is infinite where the client has set no deadline."""
+        self._handler = handler
+        self._spawn = spawn
+        self._held = held
+        self._speaker = speaker
+        self._stream: Stream | None = stream
+        self._head = head
+        self._timing = timing
+        self._deadline = speaker.now + timeout_s
+        self._context = Context(head.fields, speaker.wire.peer, timeout_s)
+        self._heard_at: float | None = speaker.now
+        """When the last piece of the request came; None once it is whole."""
+        self._body = bytearray()
+        self._task: asyncio.Task[Any] | None = None
+        self._writable = asyncio.Event()
+
+    def data(self, data: bytes, *, ended: bool) -> None:
+        if self._heard_at is None or self._stream is None:
+            return
+        self._heard_at = self._speaker.now
+        try:
+            self._take(data)
+            if ended:
+                self._heard_at = None
+                self._spawn(self._run(self._read_message()), self._head.path)
+        except Aborted as aborted:
+            self._finish(aborted.code, aborted.message)
+        except Refused as refused:
+            self._finish(refused.cause.value.grpc, refused.message)
+
+    def writable(self) -> None:
+        self._writable.set()
+
+    def cancel(self) -> None:
+        self._stream = None
+        self._close()
+
+    def check(self, now: float) -> None:
+        if self._stream is None:
+            return
+        if now > self._deadline:
+            self._finish(GrpcCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
+        elif self._heard_at is not None and now - self._heard_at > self._timing.body_idle_s:
+            self._finish(GrpcCode.DEADLINE_EXCEEDED, "the request did not come in time")
+
+    def _take(self, data: bytes) -> None:
+        self._body += data
+        if len(self._body) > MAX_REQUEST_BYTES + PREFIX_BYTES:
+            message = f"the request is larger than {MAX_REQUEST_BYTES} bytes"
+            raise Aborted(GrpcCode.RESOURCE_EXHAUSTED, message)
+        self._held.grow(len(self._body))
+
+    def _read_message(self) -> bytes:
+        """The one message of the request. Raises Aborted and Refused."""
+        body = bytes(self._body)
+        self._body.clear()
+        if len(body) < PREFIX_BYTES or PREFIX_BYTES + int.from_bytes(body[1:5], "big") != len(body):
+            message = "this method takes exactly one message, sent whole"
+            raise Aborted(GrpcCode.UNIMPLEMENTED, message)
+        flag, message_bytes = body[0], body[PREFIX_BYTES:]
+        if flag == 0:
+            return message_bytes
+        encoding = metadata.first(self._head.fields, "grpc-encoding")
+        if flag != COMPRESSED or encoding in (None, "identity"):
+            message = "Compression bit set but no encoding configured"
+            raise Aborted(GrpcCode.INTERNAL, message)
+        return inflate(message_bytes, encoding or "", max_bytes=MAX_REQUEST_BYTES)
+
+    async def _run(self, request: bytes) -> None:
+        if self._stream is None:
+            return
+        self._task = asyncio.current_task()
+        try:
+            await self._answer(request)
+            self._finish(GrpcCode.OK, "")
+        except Aborted as aborted:
+            self._finish(aborted.code, aborted.message)
+        except asyncio.CancelledError:
+            self._finish(GrpcCode.CANCELLED, _CANCELLED_BY_PEER)
+            raise
+        except Exception:
+            logger.exception("call failed", extra=facts(path=self._head.path))
+            self._finish(GrpcCode.INTERNAL, "the gateway failed; the reason is in its log")
+
+    async def _answer(self, request: bytes) -> None:
+        answers = self._handler(request, self._context)
+        async with _closing(answers):
+            async for message in answers:
+                stream = self._stream
+                if stream is None:
+                    return
+                if not stream.begun:
+                    self._speaker.begin(stream, metadata.BEGIN)
+                self._writable.clear()
+                self._speaker.send(stream, frame_message(message))
+                await self._writable.wait()
+
+    def _finish(self, code: int, message: str) -> None:
+        """End the call with this status, unless it is over."""
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            if stream.outbox:
+                self._speaker.reset(stream, ErrorCode.CANCEL)  # in the middle of a message
+            elif stream.begun:
+                self._speaker.end(stream, metadata.trailers(code, message))
+            else:
+                self._speaker.respond(stream, metadata.trailers_only(code, message))
+        self._close()
+
+    def _close(self) -> None:
+        self._body.clear()
+        self._held.release()
+        task, self._task = self._task, None
+        if task is not None and task is not asyncio.current_task():
+            task.cancel()
+
+
+def _closing(answers: AsyncIterator[bytes]) -> contextlib.AbstractAsyncContextManager[Any]:
+    if isinstance(answers, AsyncGenerator):
+        return contextlib.aclosing(answers)
+    return contextlib.nullcontext()
