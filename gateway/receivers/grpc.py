@@ -204,7 +204,6 @@ class _Export:
                     like_it=quiet or None,
                 ),
             )
-        await context.send_initial_metadata(())  # a call that is over ends this handler here
         await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the call carried no message")
 
 
@@ -227,7 +226,6 @@ def _head(context: _Context, *, path: str = EXPORT_METHOD, message: bytes = b"")
         # grpcio keeps the flag of a compressed message to itself, but no request in protobuf can
         # begin like gzip does: 0x1f is a tag of a wire type that does not exist.
         content_encoding="gzip" if message.startswith(_GZIP_MAGIC) else "",
-        content_length=len(message),
         tenants=[value for key, value in metadata if key == "x-scope-orgid"],
     )
 

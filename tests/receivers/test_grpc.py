@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import re
 import socket
 
 import grpc
@@ -132,6 +133,13 @@ async def test_what_cannot_be_decoded_is_invalid_argument(receivers, channel, pa
     assert (code, delay_s) == (grpc.StatusCode.INVALID_ARGUMENT, None)
     assert message
     assert receivers.counts() == {"refused_requests/malformed": 1}
+
+
+async def test_a_refusal_is_logged_with_who_sent_it(receivers, channel, caplog):
+    await refusal(channel, b"\xff", metadata=(("x-request-id", "router-7"),))
+    (record,) = [record for record in caplog.records if record.msg == "otlp rejected"]
+    assert re.fullmatch(r"127\.0\.0\.1:\d+", record.facts["peer"])
+    assert (record.facts["transport"], record.facts["request_id"]) == ("grpc", "router-7")
 
 
 @pytest.mark.parametrize("tenants", [["a/b"], [".."], ["a", "b"], ["x" * 151]])

@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import json
 import os
+import re
 import sys
 import zlib
 from contextlib import asynccontextmanager
@@ -231,7 +232,9 @@ async def test_another_content_type_is_415_and_told_what_is_taken(receivers, cli
     assert receivers.counts() == {"refused_requests/content_type": 1}
 
 
-@pytest.mark.parametrize("encoding", ["br", "gzip, gzip", "snappy"])
+@pytest.mark.parametrize(
+    "encoding", ["br", "gzip, gzip", "gzip\r\nContent-Encoding: gzip", "snappy"]
+)
 async def test_another_content_encoding_is_415_and_told_what_is_taken(receivers, encoding):
     head = f"Content-Type: application/x-protobuf\r\nContent-Encoding: {encoding}\r\n"
     async with raw_connection(receivers) as (reader, writer):
@@ -257,6 +260,14 @@ async def test_passes_on_the_tenant(receivers, client):
     headers = PROTOBUF | {"X-Scope-OrgID": "team-7"}
     assert (await post(client, receivers, make_payload(), headers))[0] == 200
     assert receivers.intake.taken[0].tenant == "team-7"
+
+
+async def test_a_refusal_is_logged_with_who_sent_it(receivers, client, caplog):
+    headers = PROTOBUF | {"X-Request-ID": "router-7"}
+    await post(client, receivers, b"\xff", headers)
+    (record,) = [record for record in caplog.records if record.msg == "otlp rejected"]
+    assert re.fullmatch(r"127\.0\.0\.1:\d+", record.facts["peer"])
+    assert (record.facts["transport"], record.facts["request_id"]) == ("http", "router-7")
 
 
 @pytest.mark.parametrize("tenants", [["a/b"], [".."], ["a", "b"], ["x" * 151]])
