@@ -20,6 +20,7 @@ from tests.kit.scripted import (
     MIB,
     OK,
     REFUSED,
+    TOO_LARGE,
     Asked,
     Attempt,
     Rig,
@@ -493,6 +494,24 @@ async def test_deliveries_under_way_when_the_backend_dies_are_made_again(make, f
     assert rig.books()["delivered"] == 60
 
 
+async def test_a_delivery_of_which_a_dead_backend_took_a_part_is_made_again_whole(make, forgetful):
+    rig = make(limits=HELD)
+    deaths = iter([forgetful.die])
+
+    def answer(attempt: Attempt):
+        if len(attempt.marks) > 5:
+            return TOO_LARGE
+        for die in deaths:
+            asyncio.get_running_loop().call_soon(die)
+        return OK
+
+    forgetful.answer = answer
+    assert (await rig.offer(*range(10)).answered()).accepted
+    async with asyncio.timeout(5):
+        assert await rig.pipeline.drain(NEVER_S)
+    assert sorted(forgetful.taken) in (list(range(10)), sorted([*range(10), *range(5, 10)]))
+
+
 async def test_a_backend_that_dies_while_the_backlog_is_read_back_gets_everything(make, forgetful):
     """In order: first what it had lost, then the rest."""
     rig = make(limits=HELD, memory_bytes=TIGHT)
@@ -523,6 +542,8 @@ async def test_a_record_that_a_dead_backend_lost_and_the_disk_too_costs_no_other
     forgetful.live(HOLD_S)
     await rig.delivered()
     assert forgetful.on_disk == Counter(n for n in range(50) if n not in (0, 1, 25))
+    async with asyncio.timeout(5):
+        assert await rig.pipeline.drain(NEVER_S)
     assert rig.metrics.dropped_spans.series("damaged").value == 3
 
 
