@@ -6,7 +6,7 @@ Reads tags and lengths as strictly as protobuf's own C parser: at most five byte
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
 from gateway.errors import Cause, Refused
 
@@ -18,14 +18,8 @@ TAGS = (b"\x0a", b"\x12", b"\x12")
 """The tags of these fields."""
 
 
-class Field(NamedTuple):
-    """Where a field stands: its tag at ``start``, its content from ``value`` up to ``stop``."""
-
-    number: int
-    wire_type: int
-    start: int
-    value: int
-    stop: int
+Field = tuple[int, int, int, int, int]
+"""Number, wire type, and where a field stands: its tag, its content, what is behind it."""
 
 
 def fields(
@@ -38,7 +32,10 @@ def fields(
     position = start
     stop = len(buffer) if stop is None else stop
     while position < stop:
-        tag, value = _varint(buffer, position, stop, 5)
+        tag = buffer[position]
+        value = position + 1
+        if tag > 0x7F:
+            tag, value = _varint(buffer, position, stop, 5)
         number, wire_type = tag >> 3, tag & 7
         if number == 0 or number >= 1 << 29:
             malformed(f"field number {number} at byte {position}")
@@ -51,7 +48,7 @@ def fields(
             end = _end_of(buffer, tag, value, stop)
         if end > stop:
             malformed(f"the field at byte {position} is {end - stop} bytes too long")
-        yield Field(number, wire_type, position, value, end)
+        yield number, wire_type, position, value, end
         position = end
 
 
@@ -88,6 +85,8 @@ def malformed(problem: str) -> NoReturn:
 
 def _varint(buffer: bytes, position: int, stop: int, max_bytes: int) -> tuple[int, int]:
     """A varint and the offset behind it."""
+    if position < stop and buffer[position] < 0x80:
+        return buffer[position], position + 1
     value = shift = 0
     for offset in range(position, min(stop, position + max_bytes)):
         byte = buffer[offset]

@@ -63,6 +63,8 @@ def _good(piece: bytes, spans: list[bytes], latest_ns: int, report: Report) -> t
         report.accept(len(spans))
         return piece, len(spans)
     bad = _bad(spans, latest_ns, report)
+    if len(bad) == len(spans):
+        return b"", 0
     return without(piece, bad) if bad else piece, len(spans) - len(bad)
 
 

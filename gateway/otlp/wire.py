@@ -25,10 +25,12 @@ from gateway.otlp.fields import (
 from proto_stubs.view_pb2 import Census, Span
 
 _PATH = (RESOURCE_SPANS, SCOPE_SPANS, SPANS)
-_LEAST_BYTES = 24
-"""A valid span has at least 48 bytes, a valid link 30: ids, times, and their tags."""
+_LEAST_BYTES = 32
+"""A valid link has 32 bytes or more, a valid span 48: ids, times, and their tags."""
 _SPARE = 1000
 _MOST_FIELDS = 128 * 1024
+_MOST_PATH_FIELDS = 2 * 1024 * 1024
+"""No payload of 4 MiB has as many, so one that was taken can always be split again."""
 _HEADER_BYTES = 6
 """Most that tag and length of a message on the path take."""
 _MOST_GROWTH = 4
@@ -54,8 +56,8 @@ def split(
     """
     size = len(payload)
     piece = Piece(max_spans, size if max_bytes is None else max_bytes, source_bytes=size)
-    for spans in _scopes(payload, piece):
-        for start, stop in zip(spans[::2], spans[1::2], strict=True):
+    for spans in _Split(payload).scopes(piece):
+        for start, stop in _pairs(spans):
             if not piece.has_room(stop - start):
                 yield piece.take()
             piece.add(payload[start:stop])
@@ -86,7 +88,7 @@ def check_density(count: int, size: int, what: str) -> None:
     """Refuse floods of things so small that none can be valid: they would cost far more memory and
     time than their bytes.
     """
-    if count > _most(size):
+    if count > _SPARE + size // _LEAST_BYTES:
         malformed(f"it has {count} {what} in {size} bytes, too small to be {what}")
 
 
@@ -97,52 +99,49 @@ def check_fields(span: bytes) -> None:
             malformed(f"a span of {len(span)} bytes has more than {_MOST_FIELDS} fields")
 
 
-def _most(size: int) -> int:
-    return _SPARE + size // _LEAST_BYTES
+class _Walk:
+    """Reads the messages on the path to the spans, but no more fields than make sense."""
+
+    def __init__(self, payload: bytes) -> None:
+        self.payload = payload
+        self._left = [max(_MOST_PATH_FIELDS, len(payload) // _LEAST_BYTES)] * len(_PATH)
+
+    def fields(self, start: int, stop: int, level: int) -> Iterator[Field]:
+        """The fields of a request (level 0), a resource_spans (1) or a scope_spans (2)."""
+        read = 0
+        for read, field in enumerate(fields(self.payload, start, stop, _PATH[level]), 1):
+            yield field
+            if read >= self._left[level]:
+                malformed(f"most of its {len(self.payload)} bytes are fields too small to be spans")
+        self._left[level] -= read
 
 
-def _path_fields(
-    payload: bytes, part: tuple[int, int], level: int, left: Iterator[int]
-) -> Iterator[Field]:
-    """The fields of a message on the path to the spans, as long as there is something ``left``."""
-    for field in fields(payload, *part, _PATH[level]):
-        if next(left, None) is None:
-            malformed(f"most of its {len(payload)} bytes are fields too small to be spans")
-        yield field
-
-
-class _Cut:
-    """A request from which spans are cut."""
+class _Cut(_Walk):
+    """Cuts spans out of a request."""
 
     def __init__(self, payload: bytes, bad: Container[int]) -> None:
-        self._payload = payload
+        super().__init__(payload)
         self._bad = bad
         self._index = count()
-        self._left = iter(range(_most(len(payload))))
 
     def message(self, start: int, stop: int, level: int) -> bytes | None:
-        """The message between two offsets less bad spans; None if it had children and lost all.
-
-        ``level`` says whether it is the request (0), a resource_spans (1) or a scope_spans (2).
-        """
+        """The message between two offsets less bad spans; None if it had children and lost all."""
         kept: list[bytes] = []
         had = has = False
-        for field in _path_fields(self._payload, (start, stop), level, self._left):
-            if field.number != _PATH[level]:
-                kept.append(self._payload[field.start : field.stop])
+        for number, _, begin, value, end in self.fields(start, stop, level):
+            if number != _PATH[level]:
+                kept.append(self.payload[begin:end])
                 continue
             had = True
-            if (child := self._child(field, level)) is not None:
+            if level < 2:
+                content = self.message(value, end, level + 1)
+                child = None if content is None else delimited(TAGS[level], content)
+            else:
+                child = None if next(self._index) in self._bad else self.payload[begin:end]
+            if child is not None:
                 has = True
                 kept.append(child)
         return None if had and not has else b"".join(kept)
-
-    def _child(self, field: Field, level: int) -> bytes | None:
-        if level == 2:
-            bad = next(self._index) in self._bad
-            return None if bad else self._payload[field.start : field.stop]
-        content = self.message(field.value, field.stop, level + 1)
-        return None if content is None else delimited(TAGS[level], content)
 
 
 class Piece:
@@ -223,34 +222,35 @@ class Piece:
             self._open_resource.clear()
 
 
-def _scopes(payload: bytes, piece: Piece) -> Iterator[array[int]]:
-    """Open each resource and scope in ``piece``, and give the scope's spans as pairs of offsets."""
-    left = iter(range(_most(len(payload))))
-    for resource in _path_fields(payload, (0, len(payload)), 0, left):
-        if resource.number == RESOURCE_SPANS:
-            head, scopes = _parted(payload, resource, 1, left)
-            piece.open_resource(head)
-            for start, stop in zip(scopes[::2], scopes[1::2], strict=True):
-                (scope,) = fields(payload, start, stop)
-                head, spans = _parted(payload, scope, 2, left)
-                piece.open_scope(head)
-                yield spans
+class _Split(_Walk):
+    """Takes a request apart."""
+
+    def scopes(self, piece: Piece) -> Iterator[array[int]]:
+        """Open each resource and scope in ``piece``, and give the scope's spans as offsets."""
+        for number, _, _, value, stop in self.fields(0, len(self.payload), 0):
+            if number == RESOURCE_SPANS:
+                head, scopes = self._parted(value, stop, 1)
+                piece.open_resource(head)
+                for start, end in _pairs(scopes):
+                    ((_, _, _, content, _),) = fields(self.payload, start, end)
+                    head, spans = self._parted(content, end, 2)
+                    piece.open_scope(head)
+                    yield spans
+
+    def _parted(self, start: int, stop: int, level: int) -> tuple[bytes, array[int]]:
+        """What a message holds beside the fields on the path, and the offsets of those: from, to,
+        from, to. An array, since a request may have a million spans.
+        """
+        head: list[bytes] = []
+        offsets = array("Q")
+        for number, _, begin, _, end in self.fields(start, stop, level):
+            if number == _PATH[level]:
+                offsets.append(begin)
+                offsets.append(end)
+            else:
+                head.append(self.payload[begin:end])
+        return b"".join(head), offsets
 
 
-def _parted(
-    payload: bytes, parent: Field, level: int, left: Iterator[int]
-) -> tuple[bytes, array[int]]:
-    """What a message holds beside the fields on the path, and the offsets of those: start, stop...
-
-    An array, since a request may have a million spans.
-    """
-    head: list[bytes] = []
-    offsets = array("Q")
-    for number, _, start, _, stop in _path_fields(
-        payload, (parent.value, parent.stop), level, left
-    ):
-        if number == _PATH[level]:
-            offsets.extend((start, stop))
-        else:
-            head.append(payload[start:stop])
-    return b"".join(head), offsets
+def _pairs(offsets: array[int]) -> Iterator[tuple[int, int]]:
+    return zip(offsets[::2], offsets[1::2], strict=True)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from gateway.errors import Cause, Refused
 from gateway.otlp.decode import Media, decode
 from gateway.otlp.depth import MAX_DEPTH
-from gateway.otlp.fields import DELIMITED, Field, delimited, fields
+from gateway.otlp.fields import DELIMITED, delimited, fields
 from tests.kit.spans import make_span
 from tests.otlp.strategies import NOW_NS
 
@@ -138,13 +138,10 @@ CHILDREN = {
 
 
 def children(message: bytes, kind: str) -> list[tuple[bytes, str]]:
-    def is_child(field: Field) -> bool:
-        return field.number in CHILDREN[kind] and field.wire_type == DELIMITED
-
     return [
-        (message[field.value : field.stop], CHILDREN[kind][field.number])
-        for field in fields(message)
-        if is_child(field)
+        (message[value:stop], CHILDREN[kind][number])
+        for number, wire_type, _, value, stop in fields(message)
+        if number in CHILDREN[kind] and wire_type == DELIMITED
     ]
 
 
