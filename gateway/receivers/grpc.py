@@ -1,9 +1,10 @@
 """OTLP over gRPC: grpcio's server as a thin adapter over ``Ingest``, and the health service.
 
 grpcio hands over a message when it has read it whole, so the memory budget counts a message only
-after the fact. What bounds memory before that: a message has at most ``max_request_bytes`` and a
-slack, and at most ``max_calls`` calls are read at once. Messages come compressed as they were sent
-and are inflated by ``Ingest``, within the budget.
+after the fact: clients that send large messages at the same time can take more memory than the
+budget has. What bounds it is that a message has at most ``max_request_bytes`` and a slack, comes
+within a time limit, and that at most ``max_calls`` calls are read at once. Messages come compressed
+as they were sent and are inflated by ``Ingest``, within the budget.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import functools
 import logging
 import urllib.parse
 from collections.abc import AsyncIterator, Callable
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 import grpc
 from grpc import aio
@@ -34,6 +35,9 @@ MAX_CALLS = 256
 """Calls in hand at once. Further ones are refused with a delay: grpcio's own limit would answer
 RESOURCE_EXHAUSTED without RetryInfo, which makes clients throw their spans away."""
 
+_CALLS_PER_CONNECTION = 128
+"""Clients know this bound, and keep further calls back until one is answered."""
+
 MESSAGE_TIMEOUT_S = 60.0
 """Longest time for a whole message: 64 MiB at 9 Mbit/s."""
 
@@ -52,6 +56,7 @@ def _options(max_request_bytes: int) -> list[tuple[str, int]]:
         ("grpc.so_reuseport", 0),  # else a second server takes the same port without an error
         ("grpc.max_receive_message_length", max_request_bytes + _SLACK_BYTES),
         ("grpc.per_message_decompression", 0),
+        ("grpc.max_concurrent_streams", _CALLS_PER_CONNECTION),
         ("grpc.compression_enabled_algorithms_bitset", 0b101),  # identity and gzip, not deflate
         # Clients may ping as often as they like, also without a call; the default is to hang up on
         # those that do so more than once in 5 minutes.
@@ -144,13 +149,7 @@ class _Export:
             return await _told(self._refused(self._busy(), context), context)
         self._calls += 1
         try:
-            async with asyncio.timeout(self._message_timeout_s):
-                message = await context.read()
-            if message is aio.EOF:
-                return await self._no_message(context)
-            reply = await self._ingested(message, context)
-        except TimeoutError:
-            reply = self._refused(self._too_slow(), context)
+            reply = await self._reply(context)
         finally:
             self._calls -= 1
         return await _told(reply, context)
@@ -161,6 +160,16 @@ class _Export:
         replies: list[Reply] = []
         self._ingest.begin(_head(context, path=path), replies.append)
         return await _told(replies[0], context)
+
+    async def _reply(self, context: _Context) -> Reply:
+        try:
+            async with asyncio.timeout(self._message_timeout_s):
+                message = await context.read()
+        except TimeoutError:
+            return self._refused(self._too_slow(), context)
+        if message is aio.EOF:
+            await self._no_message(context)
+        return await self._ingested(message, context)
 
     async def _ingested(self, message: bytes, context: _Context) -> Reply:
         answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
@@ -188,7 +197,7 @@ class _Export:
         message = f"the message did not come within {self._message_timeout_s:g} s"
         return Refused(Cause.SLOW_CLIENT, f"{message}; send smaller batches or compress them")
 
-    async def _no_message(self, context: _Context) -> bytes:
+    async def _no_message(self, context: _Context) -> NoReturn:
         """The client has left, or grpcio has refused its message, and does not tell us which; or
         the client sent none.
         """
