@@ -36,7 +36,7 @@ MAX_CALLS = 256
 RESOURCE_EXHAUSTED without RetryInfo, which makes clients throw their spans away."""
 
 _CALLS_PER_CONNECTION = 128
-"""Clients know this bound, and keep further calls back until one is answered."""
+"""Clients learn this bound as they connect, and keep further calls back until one is answered."""
 
 MESSAGE_TIMEOUT_S = 60.0
 """Longest time for a whole message: 64 MiB at 9 Mbit/s."""

@@ -331,6 +331,7 @@ async def test_calls_beyond_the_bound_are_unavailable_with_a_delay():
 
 
 async def test_one_client_waits_for_its_own_calls_instead_of_being_refused(receivers, channel):
+    await export(channel, b"")  # it learns the bound as it connects
     receivers.intake.holding = True
     calls = [asyncio.ensure_future(export(channel, make_payload())) for _ in range(300)]
     await eventually(lambda: receivers.intake.open == 128)
