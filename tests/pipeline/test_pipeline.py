@@ -242,6 +242,14 @@ async def test_what_comes_in_while_it_catches_up_is_delivered_once_and_in_order(
     assert rig.pipeline.stats()["backlog_on_disk"] is False
 
 
+async def test_what_was_read_back_does_not_wait_for_its_batch_to_fill(make):
+    rig = make(memory_bytes=TIGHT, limits=SMALL_BATCHES)
+    rig.backend.gate.clear()
+    await rig.offer_all(range(105), padding=1000)
+    rig.backend.gate.set()
+    await rig.delivered()
+
+
 async def test_records_larger_than_the_memory_come_back_from_disk_one_by_one(make):
     rig = make(memory_bytes=1000, limits=SMALL_BATCHES._replace(batch_timeout_s=0.001))
     await rig.offer_all(range(20), padding=5000)
@@ -290,11 +298,14 @@ class UnreadableLog(SegmentLog):
 
 async def test_a_disk_that_cannot_be_read_for_a_while_delays_and_loses_nothing(make, caplog):
     rig = make(memory_bytes=TIGHT, log_type=UnreadableLog)
-    rig.log.failures = 2
+    rig.log.failures = 1000
     await rig.offer_all(range(500), padding=1000)
+    await until(lambda: rig.log.failures < 1000)
+    await turns_of_the_loop(100)
+    assert rig.log.failures >= 998, "it reads without a pause"
+    rig.log.failures = 0
     await rig.delivered()
     assert sorted(rig.backend.taken) == list(range(500))
-    assert rig.log.failures == 0
     (record,) = [r for r in caplog.records if r.getMessage() == "spool read failed"]
     assert "Input/output error" in record.facts["error"]
 
