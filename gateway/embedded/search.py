@@ -63,12 +63,14 @@ class Reader:
         self._db = connect(path, read_only=True)
         self._timeout_s = timeout_s
         self._end = 0.0
+        self._stopped = False
 
     def close(self) -> None:
         self._db.close()
 
     def stop(self) -> None:
-        """Lets the query under way run out of time. May be called by another thread."""
+        """Lets queries run out of time at once. May be called by another thread."""
+        self._stopped = True
         self._end = 0.0
 
     def _check(self) -> None:
@@ -78,7 +80,7 @@ class Reader:
     @contextmanager
     def _snapshot(self) -> Iterator[None]:
         """All reads inside see the same state, and end in time."""
-        self._end = time.monotonic() + self._timeout_s
+        self._end = 0.0 if self._stopped else time.monotonic() + self._timeout_s
         self._db.set_progress_handler(lambda: time.monotonic() > self._end, _STEPS_PER_CHECK)
         self._db.execute("BEGIN")
         try:

@@ -6,6 +6,7 @@ They block while they start (half a second), so asynchronous tests enter them in
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import re
@@ -22,8 +23,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import grpc
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from gateway.embedded.api import API_VERSION
+
 HOST = "127.0.0.1"
 START_TIMEOUT_S = 30.0
+EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
+EMBEDDED_API = tuple(int(part) for part in API_VERSION.split("."))
 _LISTENING = re.compile(r"msg=listening .*protocol=(\w+) .*port=(\d+)")
 _MESSAGE_LIMIT = 64 * 2**20
 
@@ -32,11 +40,28 @@ class BackendError(Exception):
     """The backend did not start; the text holds the end of its log."""
 
 
+class Reply(NamedTuple):
+    """An answer of the HTTP API."""
+
+    status: int
+    content_type: str
+    body: bytes
+
+    @property
+    def text(self) -> str:
+        return self.body.decode()
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
 class Backend(NamedTuple):
     """A running backend and where it listens."""
 
     name: str
-    """``embedded`` or ``tempo-`` and its version."""
+    """``embedded`` or ``tempo``."""
+    version: tuple[int, ...]
+    """Of Tempo, or of the Tempo whose API the embedded one has."""
     otlp_port: int
     http_port: int
     process: subprocess.Popen[bytes]
@@ -51,6 +76,24 @@ class Backend(NamedTuple):
     def url(self) -> str:
         """Base URL of its HTTP API."""
         return f"http://{HOST}:{self.http_port}"
+
+    def get(self, path: str, *, headers: Mapping[str, str] | None = None) -> Reply:
+        """What the HTTP API answers, whatever its status."""
+        connection = http.client.HTTPConnection(HOST, self.http_port, timeout=20)
+        try:
+            connection.request("GET", path, headers=dict(headers or {}))
+            answer = connection.getresponse()
+            return Reply(answer.status, answer.getheader("Content-Type", ""), answer.read())
+        finally:
+            connection.close()
+
+    def push(self, request: ExportTraceServiceRequest, *, tenant: str | None = None) -> None:
+        """Exports by OTLP gRPC. Raises grpc.RpcError."""
+        metadata = (("x-scope-orgid", tenant),) if tenant else ()
+        options = [("grpc.max_send_message_length", -1)]
+        with grpc.insecure_channel(self.otlp, options) as channel:
+            export: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(EXPORT)
+            export(request.SerializeToString(), timeout=20, metadata=metadata)
 
     def kill(self) -> None:
         """SIGKILL, and wait until it is gone. Safe twice."""
@@ -92,7 +135,7 @@ def embedded_backend(data_dir: Path, *arguments: str) -> Iterator[Backend]:
     process = _spawn(command, log)
     try:
         ports = _wait(lambda: _listening(log), process, log)
-        backend = Backend("embedded", ports["grpc"], ports["http"], process, log)
+        backend = Backend("embedded", EMBEDDED_API, ports["grpc"], ports["http"], process, log)
         _wait(lambda: _is_ready(backend.url), process, log)
         yield backend
     finally:
@@ -114,11 +157,10 @@ def tempo_backend(
     data_dir.mkdir(parents=True, exist_ok=True)
     path = data_dir / "tempo.yaml"
     path.write_text(json.dumps(config))  # JSON is YAML
-    name = "tempo-" + ".".join(map(str, version))
-    log = _log_file(data_dir, name)
+    log = _log_file(data_dir, "tempo")
     process = _spawn([str(binary), f"-config.file={path}"], log)
     try:
-        backend = Backend(name, otlp_port, http_port, process, log)
+        backend = Backend("tempo", version, otlp_port, http_port, process, log)
         _wait(lambda: _is_ready(backend.url), process, log)
         yield backend
     finally:
