@@ -33,10 +33,8 @@ logger = logging.getLogger(__name__)
 
 MAX_CALLS = 256
 """Calls in hand at once. Further ones are refused with a delay: grpcio's own limit would answer
-RESOURCE_EXHAUSTED without RetryInfo, which makes clients throw their spans away."""
-
-_CALLS_PER_CONNECTION = 128
-"""Clients learn this bound as they connect, and keep further calls back until one is answered."""
+RESOURCE_EXHAUSTED without RetryInfo, which makes clients throw their spans away, and its limit by
+connection resets streams of clients that keep to it."""
 
 MESSAGE_TIMEOUT_S = 60.0
 """Longest time for a whole message: 64 MiB at 9 Mbit/s."""
@@ -56,7 +54,6 @@ def _options(max_request_bytes: int) -> list[tuple[str, int]]:
         ("grpc.so_reuseport", 0),  # else a second server takes the same port without an error
         ("grpc.max_receive_message_length", max_request_bytes + _SLACK_BYTES),
         ("grpc.per_message_decompression", 0),
-        ("grpc.max_concurrent_streams", _CALLS_PER_CONNECTION),
         ("grpc.compression_enabled_algorithms_bitset", 0b101),  # identity and gzip, not deflate
         # Clients may ping as often as they like, also without a call; the default is to hang up on
         # those that do so more than once in 5 minutes.

@@ -330,16 +330,6 @@ async def test_calls_beyond_the_bound_are_unavailable_with_a_delay():
         await export(channel, make_payload())
 
 
-async def test_one_client_waits_for_its_own_calls_instead_of_being_refused(receivers, channel):
-    await export(channel, b"")  # it learns the bound as it connects
-    receivers.intake.holding = True
-    calls = [asyncio.ensure_future(export(channel, make_payload())) for _ in range(300)]
-    await eventually(lambda: receivers.intake.open == 128)
-    receivers.intake.holding = False
-    receivers.intake.settle()
-    assert await asyncio.gather(*calls) == [b""] * 300
-
-
 # -- slow and leaving clients, stop ----------------------------------------------------------------
 
 
