@@ -26,6 +26,7 @@ _BOM = b"\xef\xbb\xbf"
 _LEAST_OBJECT_BYTES = 14
 """Even an array of small numbers has 15 bytes for each object in it."""
 _LARGE_BYTES = 1024 * 1024
+_DROPPED = ".droppedAttributesCount"
 _UNDERSCORE = re.compile("_([a-z])")
 
 
@@ -149,27 +150,37 @@ class _Writer:
     def _resource_head(self, resource_spans: ResourceSpans) -> bytes:
         """The fields of a resource_spans beside its scopes."""
         head = text(b"\x1a", resource_spans.schema_url)
-        if (resource := resource_spans.resource) is not None:
-            content = (
-                attributes(b"\x0a", resource.attributes, self._repairs)
-                + count(b"\x10", resource.dropped_attributes_count, self._repairs)
-                + b"".join(_entity_ref(ref) for ref in resource.entity_refs or ())
-            )
-            head = delimited(b"\x0a", content) + head
-        return head
+        if resource_spans.resource is None:
+            return head
+        try:
+            return delimited(b"\x0a", self._resource_content(resource_spans.resource)) + head
+        except Problem as problem:
+            raise problem.under(".resource") from None
+
+    def _resource_content(self, resource: Resource) -> bytes:
+        return (
+            attributes(b"\x0a", resource.attributes, self._repairs)
+            + count(b"\x10", resource.dropped_attributes_count, self._repairs, _DROPPED)
+            + b"".join(_entity_ref(ref) for ref in resource.entity_refs or ())
+        )
 
     def _scope_head(self, scope_spans: ScopeSpans) -> bytes:
         """The fields of a scope_spans beside its spans."""
         head = text(b"\x1a", scope_spans.schema_url)
-        if (scope := scope_spans.scope) is not None:
-            content = (
-                text(b"\x0a", scope.name)
-                + text(b"\x12", scope.version)
-                + attributes(b"\x1a", scope.attributes, self._repairs)
-                + count(b"\x20", scope.dropped_attributes_count, self._repairs)
-            )
-            head = delimited(b"\x0a", content) + head
-        return head
+        if scope_spans.scope is None:
+            return head
+        try:
+            return delimited(b"\x0a", self._scope_content(scope_spans.scope)) + head
+        except Problem as problem:
+            raise problem.under(".scope") from None
+
+    def _scope_content(self, scope: Scope) -> bytes:
+        return (
+            text(b"\x0a", scope.name)
+            + text(b"\x12", scope.version)
+            + attributes(b"\x1a", scope.attributes, self._repairs)
+            + count(b"\x20", scope.dropped_attributes_count, self._repairs, _DROPPED)
+        )
 
 
 def _entity_ref(ref: EntityRef) -> bytes:

@@ -74,10 +74,11 @@ def attributes(tag: bytes, raw: msgspec.Raw, repairs: Repairs) -> bytes:
         except (ValueError, Problem):
             pass  # The full reading takes what was cut wrongly, and finds where a problem is.
     try:
-        found = _read_all(listed)
+        return _key_values(tag, _read_all(listed), 1, repairs)
     except ValueError as error:
-        raise Problem.of(error) from None
-    return _key_values(tag, found, 1, repairs)
+        raise Problem.of(error).under(".attributes") from None
+    except Problem as problem:
+        raise problem.under(".attributes") from None
 
 
 def _learn(part: bytes) -> bytes:

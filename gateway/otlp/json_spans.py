@@ -116,11 +116,11 @@ class Spans:
                 self._enum(b"\x30", span.kind, _KINDS, ".kind"),
                 _TIMES.pack(0x39, start_ns, 0x41, end_ns),
                 attributes(b"\x4a", span.attributes, repairs),
-                count(b"\x50", span.dropped_attributes_count, repairs),
+                count(b"\x50", span.dropped_attributes_count, repairs, ".droppedAttributesCount"),
                 self._events(span.events) if span.events else b"",
-                count(b"\x60", span.dropped_events_count, repairs),
+                count(b"\x60", span.dropped_events_count, repairs, ".droppedEventsCount"),
                 self._links(span.links, links) if span.links else b"",
-                count(b"\x70", span.dropped_links_count, repairs),
+                count(b"\x70", span.dropped_links_count, repairs, ".droppedLinksCount"),
                 b"" if span.status is None else self._status(span.status),
                 self._flags(b"\x85\x01", span.flags),
             )
@@ -144,7 +144,7 @@ class Spans:
                 _TIME.pack(0x09, time_ns) if time_ns else b"",
                 text(b"\x12", event.name),
                 attributes(b"\x1a", event.attributes, repairs),
-                count(b"\x20", event.dropped_attributes_count, repairs),
+                count(b"\x20", event.dropped_attributes_count, repairs, ".droppedAttributesCount"),
             )
         )
 
@@ -166,7 +166,7 @@ class Spans:
             (
                 text(b"\x1a", link.trace_state),
                 attributes(b"\x22", link.attributes, repairs),
-                count(b"\x28", link.dropped_attributes_count, repairs),
+                count(b"\x28", link.dropped_attributes_count, repairs, ".droppedAttributesCount"),
                 self._flags(b"\x35", link.flags),
             )
         )
@@ -188,9 +188,8 @@ def text(tag: bytes, value: str | None) -> bytes:
     return delimited(tag, value.encode()) if value else b""
 
 
-def count(tag: bytes, value: Number, repairs: Repairs) -> bytes:
-    """A field dropped_..._count."""
+def count(tag: bytes, value: Number, repairs: Repairs, path: str) -> bytes:
     if value is None:
         return b""
-    number = integer(value, UINT32, repairs, " (dropped count)")
+    number = integer(value, UINT32, repairs, path)
     return tag + varint(number) if number else b""
