@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from gateway.envelope import Fate, Outcome
@@ -27,7 +27,7 @@ UNKNOWN to everything."""
 
 SUSPECT_AFTER = 3
 """Broken connections in mid-delivery after which a payload is delivered alone; as many again
-when alone prove that it kills the backend."""
+when alone prove that it kills the backend. Its halves are suspects from the start."""
 
 
 class Exporter(Protocol):
@@ -47,15 +47,18 @@ class DeadLetters(Protocol):
 class Tally:
     """What became of the spans of one batch."""
 
-    __slots__ = ("delivered", "dropped")
+    __slots__ = ("delivered", "dropped", "generation")
 
     def __init__(self) -> None:
         self.delivered = 0
         self.dropped: dict[str, int] = {}
         """By reason."""
+        self.generation = 0
+        """Life of the backend that took what was delivered."""
 
     def drop(self, reason: str, spans: int) -> None:
-        self.dropped[reason] = self.dropped.get(reason, 0) + spans
+        if spans:
+            self.dropped[reason] = self.dropped.get(reason, 0) + spans
 
 
 class Part(NamedTuple):
@@ -63,6 +66,13 @@ class Part(NamedTuple):
 
     payload: bytes
     spans: int
+
+
+class Taken(NamedTuple):
+    """Parts that the backend said OK to, and how many of their spans it refused all the same."""
+
+    parts: Sequence[Part]
+    rejected: int
 
 
 class Delivery:
@@ -95,8 +105,9 @@ class Delivery:
         self._nudge.set()
         self._nudge.clear()  # set() has already woken all who wait now
 
-    async def settle(self, batch: Batch) -> Tally:
-        """Deliver until each span is with the backend or given up.
+    async def settle(self, batch: Batch, generation: Callable[[], int]) -> Tally:
+        """Deliver until each span is given up, or with a backend that has lived on: ``generation``
+        counts its lives, and one that died in between may have lost the first of what it took.
 
         What is given up is logged and kept as a dead letter; counting is left to the caller, who
         may have to deliver the batch again. Only cancellation ends it before; then nothing is
@@ -104,18 +115,37 @@ class Delivery:
         """
         tally = Tally()
         parts = [Part(r.envelope.payload, r.envelope.spans) for r in batch.records]
-        await self._settle(batch.tenant, parts, tally)
+        taken: list[Taken] = []
+        while parts:
+            taken = []
+            tally.generation = generation()
+            await self._settle(batch.tenant, parts, tally, taken)
+            if generation() == tally.generation:
+                break
+            # Only what was taken comes again: what was given up may be what the backend died of.
+            parts = [part for accepted in taken for part in accepted.parts]
+        for accepted in taken:
+            tally.delivered += sum(part.spans for part in accepted.parts) - accepted.rejected
+            tally.drop("backend_rejected", accepted.rejected)
         return tally
 
-    async def _settle(self, tenant: str, parts: Sequence[Part], tally: Tally) -> None:
+    async def _settle(
+        self,
+        tenant: str,
+        parts: Sequence[Part],
+        tally: Tally,
+        taken: list[Taken],
+        *,
+        suspect: bool = False,
+    ) -> None:
+        """Deliver these in one payload, or in halves down to the single span that cannot be."""
         spans = sum(part.spans for part in parts)
         payload = parts[0].payload if len(parts) == 1 else b"".join([p.payload for p in parts])
-        outcome = await self._attempt_until_final(tenant, payload, spans)
+        outcome = await self._attempt_until_final(tenant, payload, spans, suspect=suspect)
         if outcome.fate is Fate.DELIVERED:
             rejected = max(0, min(spans, outcome.rejected_spans))
-            tally.delivered += spans - rejected
+            taken.append(Taken(parts, rejected))
             if rejected:
-                tally.drop("backend_rejected", rejected)
                 self._tell_dropped("backend_rejected", payload, rejected, outcome)
             return
         if len(parts) == 1:
@@ -124,16 +154,19 @@ class Delivery:
             await self._give_up(tenant, payload, spans, outcome, tally)
             return
         middle = len(parts) // 2
-        await self._settle(tenant, parts[:middle], tally)
-        await self._settle(tenant, parts[middle:], tally)
+        for half in (parts[:middle], parts[middle:]):
+            await self._settle(tenant, half, tally, taken, suspect=outcome.lost_connection)
 
-    async def _attempt_until_final(self, tenant: str, payload: bytes, spans: int) -> Outcome:
+    async def _attempt_until_final(
+        self, tenant: str, payload: bytes, spans: int, *, suspect: bool
+    ) -> Outcome:
         """Repeat until the answer is not RETRY."""
-        attempt = unclear = broken = 0
+        attempt = unclear = 0
+        broken = SUSPECT_AFTER if suspect else 0
         while True:
             attempt += 1
-            suspect = broken >= SUSPECT_AFTER
-            async with self._turns.alone() if suspect else self._turns.shared():
+            alone = broken >= SUSPECT_AFTER
+            async with self._turns.alone() if alone else self._turns.shared():
                 outcome = await self._export(tenant, payload, spans)
             if outcome.fate is not Fate.RETRY:
                 return outcome

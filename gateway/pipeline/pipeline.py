@@ -365,12 +365,7 @@ class Pipeline:
     async def _send(self, batch: Batch) -> None:
         """Deliver one batch; hold it, or let it go at once where an OK is certain."""
         try:
-            while True:
-                generation = self._backend.generation
-                tally = await self._delivery.settle(batch)
-                if generation == self._backend.generation or not self._limits.hold_s:
-                    break
-                # The backend died meanwhile and may have lost what it took before.
+            tally = await self._delivery.settle(batch, self._generation)
         finally:
             self._sending -= 1
             self._backlog.done(batch.records)
@@ -378,11 +373,16 @@ class Pipeline:
             self._work.set()
         self._rate.add(batch.size, self._clock())
         sequences = [record.sequence for record in batch.records]
-        held = Held(sequences, tally, generation, self._backend.alive_s() + self._limits.hold_s)
-        if self._limits.hold_s and self._spool.durable:
+        due = self._backend.alive_s() + self._limits.hold_s
+        held = Held(sequences, tally, tally.generation, due)
+        if self._limits.hold_s and self._spool.durable and tally.delivered:
             self._hold.add(held)
         else:
             self._release([held])
+
+    def _generation(self) -> int:
+        """The backend's, where it matters: without a hold time an OK outlives the backend."""
+        return self._backend.generation if self._limits.hold_s else 0
 
     async def _keep_hold(self) -> None:
         """Release what has become certain; deliver again what a dead backend has lost."""

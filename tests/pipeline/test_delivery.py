@@ -98,7 +98,10 @@ class Case:
 
     async def settle(self, *names_of_records: str) -> Tally:
         async with asyncio.timeout(20):
-            return await self.delivery.settle(batch(*names_of_records))
+            return await self.settle_batch(batch(*names_of_records))
+
+    async def settle_batch(self, what: Batch) -> Tally:
+        return await self.delivery.settle(what, lambda: self.backend.generation)
 
 
 @pytest.fixture
@@ -199,7 +202,7 @@ async def test_a_nudge_reaches_all_who_wait_and_nobody_who_comes_later(case):
 
 async def test_a_nudge_does_not_swallow_a_cancellation(case):
     case.script(AWAY._replace(retry_after_s=3600))
-    task = asyncio.get_running_loop().create_task(case.delivery.settle(batch("abc")))
+    task = asyncio.get_running_loop().create_task(case.settle_batch(batch("abc")))
     await until(lambda: case.backend.attempts)
     await turns_of_the_loop()
     case.delivery.nudge()
@@ -252,7 +255,7 @@ async def test_when_all_are_bad_each_is_given_up_once_and_the_log_is_not_flooded
 async def test_a_payload_that_cannot_be_cut_is_given_up_whole(case, payload):
     """Whatever an envelope says of the spans in it."""
     case.script(REFUSED)
-    tally = await case.delivery.settle(batch_of([Record(1, Envelope("shop", payload, 5, 0.0))]))
+    tally = await case.settle_batch(batch_of([Record(1, Envelope("shop", payload, 5, 0.0))]))
     assert tally.dropped == {"refused": 5}
     assert len(case.backend.attempts) == 1
 
@@ -286,12 +289,54 @@ async def test_a_payload_that_kills_the_backend_is_isolated_and_the_innocent_sur
     case.poison("!")
     async with asyncio.timeout(20):
         tallies = await asyncio.gather(
-            *(case.delivery.settle(batch(*records)) for records in ("ab!c", "defg", "hijk", "lmno"))
+            *(case.settle_batch(batch(*records)) for records in ("ab!c", "defg", "hijk", "lmno"))
         )
-    assert sorted(case.taken) == list("abcdefghijklmno")
+    assert set(case.taken) == set("abcdefghijklmno")
     assert [name for name, _ in case.given_up] == ["!"]
     assert [tally.delivered for tally in tallies] == [3, 4, 4, 4]
     assert tallies[0].dropped == {"refused": 1}
+
+
+async def test_what_killed_the_backend_comes_no_more_when_its_companions_are_sent_again(case):
+    """And its halves are suspects at once, so that it costs as few lives as can be."""
+    deaths = []
+
+    def answer(attempt: Attempt) -> Outcome:
+        if "!" not in names(attempt.payload):
+            return OK
+        deaths.append(names(attempt.payload))
+        case.backend.die()
+        return BROKEN
+
+    case.backend.answer = answer
+    tally = await case.settle("abc!", "def")
+    assert (tally.delivered, tally.dropped) == (6, {"refused": 1})
+    assert tally.generation == case.backend.generation
+    assert [name for name, _ in case.given_up] == ["!"]
+    assert deaths == ["abc!def"] * 2 * SUSPECT_AFTER + [
+        there for there in ("abc!", "c!", "!") for _ in range(SUSPECT_AFTER)
+    ]
+
+
+async def test_what_a_backend_took_that_died_meanwhile_is_sent_again_and_counted_once(case):
+    deaths = iter([case.backend.die])
+
+    def answer(attempt: Attempt) -> Outcome:
+        there = names(attempt.payload)
+        if len(there) > 2:
+            return TOO_LARGE
+        if there == "b#":
+            for die in deaths:
+                die()
+                return BROKEN
+        return OK._replace(rejected_spans=there.count("#"))
+
+    case.backend._flush_s = 1.0
+    case.backend.answer = answer
+    tally = await case.settle("a#", "b#", "!")
+    assert (tally.delivered, tally.dropped) == (3, {"backend_rejected": 2})
+    case.backend.live(1.0)
+    assert set(case.taken) == set("ab#!")
 
 
 async def test_a_suspect_is_delivered_alone(case):
@@ -389,7 +434,7 @@ async def while_it_gives_up(case: Case):
     "phase", [in_export, in_a_delay, while_it_waits_to_be_alone, while_it_gives_up]
 )
 async def test_a_cancelled_delivery_leaves_nothing_behind(case, phase):
-    task = asyncio.get_running_loop().create_task(case.delivery.settle(batch("a")))
+    task = asyncio.get_running_loop().create_task(case.settle_batch(batch("a")))
     async with phase(case):
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

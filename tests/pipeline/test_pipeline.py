@@ -17,6 +17,7 @@ from gateway.pipeline.retry import LEAST_HINT_S, MOST_HINT_S
 from gateway.pipeline.segments import SegmentLog, SpoolError
 from tests.kit.scripted import (
     AWAY,
+    BROKEN,
     MIB,
     OK,
     REFUSED,
@@ -521,6 +522,47 @@ async def test_a_delivery_of_which_a_dead_backend_took_a_part_is_made_again_whol
     async with asyncio.timeout(5):
         assert await rig.pipeline.drain(NEVER_S)
     assert sorted(forgetful.taken) in (list(range(10)), sorted([*range(10), *range(5, 10)]))
+
+
+def poisonous(backend: ScriptedBackend, poison: int) -> list[int]:
+    """A payload with this mark kills the backend. Returns the list in which deaths are noted."""
+    deaths: list[int] = []
+
+    def answer(attempt: Attempt):
+        if poison not in attempt.marks:
+            return OK
+        deaths.append(len(attempt.marks))
+        backend.die()
+        return BROKEN
+
+    backend.answer = answer
+    return deaths
+
+
+async def test_what_kills_the_backend_is_given_up_once_and_its_companions_are_delivered(
+    make, forgetful
+):
+    """Each death begins a new life of the backend, and what it held before is lost."""
+    deaths = poisonous(forgetful, 13)
+    rig = make(limits=HELD)
+    await rig.offer_all(range(100))
+    await until(lambda: set(forgetful.taken) == {n for n in range(100) if n != 13})
+    forgetful.live(HOLD_S)
+    await rig.delivered()
+    assert rig.books() | {"delivered": 99, "dropped": 1} == rig.books()
+    assert set(forgetful.on_disk) == {n for n in range(100) if n != 13}
+    assert [marks(payload) for _, payload, _, _ in rig.dead_letters.letters] == [[13]]
+    assert deaths[-1] == 1
+    await until(lambda: not rig.log.pending_records)
+
+
+async def test_a_batch_of_which_nothing_is_delivered_is_not_held(make, forgetful):
+    poisonous(forgetful, 1)
+    rig = make(limits=HELD)
+    await rig.offer_all([1])
+    await rig.delivered()
+    assert len(rig.dead_letters.letters) == 1
+    await until(lambda: not rig.log.pending_records)
 
 
 async def test_a_backend_that_dies_while_the_backlog_is_read_back_gets_everything(make, forgetful):
