@@ -166,7 +166,7 @@ class Pipeline:
 
     def _refusal(self, cause: Cause, message: str) -> Refused:
         """One for each offer, since each has a delay of its own."""
-        return Refused(cause, message, retry_after_s=self._hint())
+        return Refused(cause, message, retry_after_s=self._hint() if cause.value.retry else None)
 
     def _take(self, envelopes: Sequence[Envelope], sequence: int) -> None:
         backlog = self._backlog

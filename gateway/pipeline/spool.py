@@ -7,6 +7,7 @@ of envelopes and say, by a callback on the event loop, when the client may be to
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,7 @@ Written = Callable[["int | Refused"], None]
 """Told the sequence of the first envelope, or why none was taken."""
 
 _Request = tuple[Sequence[Envelope], Written]
+_Result = int | BaseException
 
 
 class Spool(Protocol):
@@ -147,34 +149,51 @@ class DiskSpool:
         group, self._waiting = self._waiting, []
         released, self._released = self._released, []
         job = asyncio.get_running_loop().run_in_executor(
-            self._thread, self._write, [e for envelopes, _ in group for e in envelopes], released
+            self._thread, self._write, [envelopes for envelopes, _ in group], released
         )
         job.add_done_callback(lambda done: self._written(group, done))
 
-    def _write(self, envelopes: list[Envelope], released: list[int]) -> int:
+    def _write(self, group: list[Sequence[Envelope]], released: list[int]) -> list[_Result]:
         """Runs in the thread. Room is made before room is taken."""
         if released:
             self._log.release(released)
-        return self._log.append(envelopes) if envelopes else 0
+        if not group:
+            return []
+        try:
+            first = self._log.append([envelope for envelopes in group for envelope in envelopes])
+        except SpoolFull as full:
+            # One that finds no room shall not have its neighbours refused.
+            return [full] if len(group) == 1 else [self._write_alone(e) for e in group]
+        return list(itertools.accumulate(map(len, group[:-1]), initial=first))
 
-    def _written(self, group: list[_Request], done: asyncio.Future[int]) -> None:
+    def _write_alone(self, envelopes: Sequence[Envelope]) -> _Result:
+        try:
+            return self._log.append(envelopes)
+        except (SpoolFull, SpoolError) as error:
+            return error
+
+    def _written(self, group: list[_Request], done: asyncio.Future[list[_Result]]) -> None:
         """Back on the event loop: start the next group first, then tell this one."""
         self._writing = False
         if self._waiting or self._released:
             self._write_next()
         error = done.exception()
-        if error is None and group:
-            self.last_error = None
-        answer = done.result() if error is None else self._refusal(error)
-        for envelopes, written in group:
+        results = done.result() if error is None else [error] * len(group)
+        for (_, written), result in zip(group, results, strict=True):
+            if isinstance(result, int):
+                self.last_error = None
             try:
-                written(answer)
+                written(result if isinstance(result, int) else self._refusal(result))
             except Exception:  # the others of the group wait for theirs
                 logger.exception("spool answer not taken")
-            if isinstance(answer, int):
-                answer += len(envelopes)
 
     def _refusal(self, error: BaseException) -> Refused:
+        if isinstance(error, SpoolFull) and error.needed_bytes > error.max_bytes:
+            return Refused(
+                Cause.TOO_LARGE,
+                f"the request takes {error.needed_bytes} bytes on disk, and the spool may hold"
+                f" {error.max_bytes} (GATEWAY_SPOOL_BYTES); send smaller batches",
+            )
         if isinstance(error, SpoolFull):
             self._log_failure("spool full", error)
             return Refused(

@@ -243,6 +243,29 @@ async def test_what_comes_in_while_it_catches_up_is_delivered_once_and_in_order(
     assert rig.pipeline.stats()["backlog_on_disk"] is False
 
 
+class WatchedLog(SegmentLog):
+    """A log that remembers how much each read asked for."""
+
+    def __init__(self, *arguments, **options) -> None:
+        super().__init__(*arguments, **options)
+        self.asked: list[int] = []
+
+    def read(self, sequence: int, max_bytes: int):
+        self.asked.append(max_bytes)
+        return super().read(sequence, max_bytes)
+
+
+async def test_no_more_is_read_back_than_memory_has_room_for(make):
+    rig = make(memory_bytes=TIGHT, log_type=WatchedLog)
+    rig.backend.gate.clear()
+    await rig.offer_all(range(300), padding=1000)
+    rig.backend.gate.set()
+    await rig.delivered()
+    assert rig.log.asked
+    assert max(rig.log.asked) <= TIGHT
+    assert len(rig.log.asked) <= 300 / 5
+
+
 async def test_what_was_read_back_does_not_wait_for_its_batch_to_fill(make):
     rig = make(memory_bytes=TIGHT, limits=SMALL_BATCHES)
     rig.backend.gate.clear()
@@ -780,7 +803,8 @@ async def test_a_drain_ends_too_when_what_was_being_written_is_refused(make):
     thread.let_go()
     async with asyncio.timeout(5):
         assert await drain
-    assert asked.refused.cause is Cause.SPOOL_FULL
+    assert asked.refused.cause is Cause.TOO_LARGE
+    assert asked.refused.retry_after_s is None
 
 
 async def test_a_drain_includes_what_a_backend_loses_that_dies_meanwhile(make, forgetful):

@@ -27,8 +27,14 @@ class ObservedLog(SegmentLog):
         self.groups: list[list[int]] = []
         self.releases: list[list[int]] = []
         self.fault: Exception | None = None
+        self.closed = False
+
+    def close(self) -> None:
+        self.closed = True
+        super().close()
 
     def append(self, envelopes: Sequence[Envelope]) -> int:
+        assert not self.closed
         self.groups.append([n for envelope in envelopes for n in marks(envelope.payload)])
         assert self.gate.wait(10)
         if self.fault:
@@ -142,6 +148,19 @@ async def test_what_arrives_while_a_group_is_written_is_one_write(log, client):
     assert [client.sequence(n) - client.sequence(0) for n in range(100)] == list(range(100))
 
 
+async def test_each_request_of_a_group_gets_the_sequence_of_its_own_first(log, client):
+    log.gate.clear()
+    client.append(1)
+    await until(lambda: log.groups)
+    client.append(10, 11, 12)
+    client.append(20, 21)
+    client.append(30)
+    log.gate.set()
+    await client.answered()
+    first = client.sequence(1)
+    assert [client.sequence(n) - first for n in (10, 20, 30)] == [1, 4, 6]
+
+
 async def test_who_appends_when_answered_is_in_a_later_group_and_order_holds(log, spool):
     answered: list[tuple[int, int | Refused]] = []
 
@@ -209,6 +228,29 @@ async def test_a_full_spool_still_takes_what_is_small_enough(client):
     client.append(100)
     await client.answered()
     client.sequence(100)
+
+
+async def test_one_that_finds_no_room_does_not_have_its_neighbours_refused(log, client):
+    """They are written together and do not fit together; each that fits alone is taken."""
+    log.gate.clear()
+    client.append(1)
+    for number, padding in ((2, 0), (3, 2**20 - 2000), (4, 0)):
+        client.append(number, padding=padding)
+    client.append(5, padding=2**19)
+    log.gate.set()
+    await client.answered()
+    assert [isinstance(client.answers[n][0], int) for n in (1, 2, 3, 4, 5)] == [
+        True, True, True, True, False,
+    ]  # fmt: skip
+    assert client.answers[5][0].cause is Cause.SPOOL_FULL
+
+
+async def test_what_could_never_fit_is_refused_for_good(log, client):
+    client.append(1, padding=2**20)
+    await client.answered()
+    refused = client.answers[1][0]
+    assert refused.cause is Cause.TOO_LARGE
+    assert "GATEWAY_SPOOL_BYTES" in refused.message
 
 
 async def test_a_group_that_cannot_be_written_is_refused_whole_and_the_next_is_taken(
@@ -326,6 +368,7 @@ async def test_close_answers_and_writes_everything_that_waits(log, spool, client
     async with asyncio.timeout(5):
         await closing
     await client.answered()
+    assert [client.sequence(1), client.sequence(2)] == [1, 2]
     assert await on_disk(log) == [1, 2, 3]
 
 
