@@ -90,7 +90,6 @@ class Backlog:
         assert self.behind is not None  # noqa: S101 - only then is there something to read
         for record in records:
             if not self.keep(record):
-                self.behind = record.sequence
                 return
             self.behind = record.sequence + 1
         if not records:

@@ -127,6 +127,15 @@ def test_what_comes_in_while_the_recovered_is_read_waits_its_turn():
     assert (sequences(backlog), backlog.behind) == ([7, 8, 9, 10], None)
 
 
+def test_what_comes_in_during_the_last_read_of_the_recovered_does_not_begin_it_anew():
+    backlog = Backlog(room_for(10))
+    backlog.recovered()
+    backlog.refill([record(7), record(8)], seen=0)
+    backlog.add(record(9))  # the read was begun when there was no newest
+    backlog.refill([], seen=0)
+    assert backlog.behind == 9
+
+
 class BacklogMachine(RuleBasedStateMachine):
     """Against a disk that holds all records: whatever is added, taken and read back in whatever
     steps, each comes out once, in order, and memory stays within the budget.

@@ -65,6 +65,20 @@ async def test_a_turn_alone_waits_for_shared_ones_and_keeps_new_ones_out(tasks):
         await after.has_it.wait()
 
 
+async def test_a_turn_alone_waits_for_the_last_of_the_shared_ones(tasks):
+    turns = Turns()
+    first, second = Lane(tasks, turns.shared()), Lane(tasks, turns.shared())
+    await second.has_it.wait()
+    first.give_back.set()
+    await first.gone.wait()
+    alone = Lane(tasks, turns.alone())
+    await let_all_run()
+    assert not alone.has_it.is_set()
+    second.give_back.set()
+    async with asyncio.timeout(2):
+        await alone.has_it.wait()
+
+
 async def test_two_alone_take_turns(tasks):
     turns = Turns()
     first, second = Lane(tasks, turns.alone()), Lane(tasks, turns.alone())
