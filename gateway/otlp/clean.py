@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from operator import le
 
-from gateway.otlp.rules import ZERO_SPAN_ID, ZERO_TRACE_ID
+from gateway.otlp.rules import ZERO_SPAN_ID, ZERO_TRACE_ID, fault_of
 from proto_stubs.view_pb2 import ShapeSpan
 
 _TRACE_ID = b"\x0a\x10"
 _SPAN_ID = b"\x12\x08"
+_PARENT_SIZES = frozenset((0, 8))
 _HEAD_BYTES = 28
 """A span as every SDK writes it begins with both ids, each behind its tag and length."""
 
@@ -26,16 +27,23 @@ def are_clean(spans: Sequence[bytes], columns: ShapeSpan, latest_ns: int) -> boo
     one lacks, which no encoder does: a forger gets times past the rules that harm only his own
     trace.
     """
-    return (
-        len(columns.trace_id) == len(columns.span_id) == len(spans)
-        and _have_good_ids(spans)
-        and {0, 8}.issuperset(map(len, columns.parent_span_id[:]))
-        and _are_good_times(
-            columns.start_time_unix_nano[:],
-            columns.end_time_unix_nano[:],
-            len(spans),
-            latest_ns,
+    count = len(spans)
+    trace_ids, span_ids = columns.trace_id, columns.span_id
+    starts, ends = columns.start_time_unix_nano[:], columns.end_time_unix_nano[:]
+    parents = columns.parent_span_id[:]
+    if not len(trace_ids) == len(span_ids) == len(starts) == len(ends) == count:
+        return False
+    if count == 1:  # one of each, so there is nothing to prove about their order
+        parent = parents[-1] if parents else b""
+        return (
+            fault_of(trace_ids[0], span_ids[0], parent, starts[0], ends[0], (), latest_ns) is None
         )
+    return (
+        _have_good_ids(spans)
+        and _PARENT_SIZES.issuperset(map(len, parents))
+        and min(starts) > 0
+        and max(starts) <= latest_ns
+        and all(map(le, starts, ends))
     )
 
 
@@ -52,13 +60,4 @@ def _have_good_ids(spans: Sequence[bytes]) -> bool:
         and heads[19::_HEAD_BYTES] == _SPAN_ID[1:] * count
         and _TRACE_ID + ZERO_TRACE_ID not in heads
         and _SPAN_ID + ZERO_SPAN_ID not in heads
-    )
-
-
-def _are_good_times(starts: list[int], ends: list[int], count: int, latest_ns: int) -> bool:
-    return (
-        len(starts) == len(ends) == count
-        and min(starts) > 0
-        and max(starts) <= latest_ns
-        and all(map(le, starts, ends))
     )

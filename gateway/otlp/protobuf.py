@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from google.protobuf.message import DecodeError
 
@@ -23,33 +23,26 @@ only a single span may be larger.
 
 def decode_protobuf(body: bytes, *, latest_ns: int, max_spans: int, max_bytes: int) -> Decoded:
     """See ``gateway.otlp.decode.decode``; ``latest_ns`` is the last start that is taken."""
-    report = Report()
-    payloads: list[tuple[bytes, int]] = []
-    accepted = 0
+    max_bytes = min(max_bytes, _PIECE_BYTES)
     try:
-        for piece, spans in _pieces(body, max_spans, min(max_bytes, _PIECE_BYTES)):
-            good = _good(piece, spans, latest_ns, report)
-            if good[1]:
-                payloads.append(good)
-                accepted += good[1]
+        if len(body) <= max_bytes:
+            spans = _spans_of(body)
+            if len(spans) <= max_spans:
+                if _is_clean(body, spans, latest_ns):
+                    return Decoded(((body, len(spans)),), len(spans)) if spans else Decoded()
+                return _salvaged([(body, spans, False)], latest_ns)
+        return _salvaged(_pieces(body, latest_ns, max_spans, max_bytes), latest_ns)
     except DecodeError as error:
         malformed(str(error))
-    return Decoded(tuple(payloads), accepted, report.rejected, report.message(), report.trace_id)
 
 
-def _pieces(body: bytes, max_spans: int, max_bytes: int) -> Iterator[tuple[bytes, list[bytes]]]:
-    """The body, split if it is larger than the limits; each piece with its serialized spans."""
-    if len(body) <= max_bytes:
-        spans = Census.FromString(body).resource_spans.scope_spans.spans[:]
-        if len(spans) <= max_spans:
-            yield body, spans
-            return
-    for piece, _ in split(body, max_spans=max_spans, max_bytes=max_bytes):
-        yield piece, Census.FromString(piece).resource_spans.scope_spans.spans[:]
+def _spans_of(piece: bytes) -> list[bytes]:
+    """Each span, serialized."""
+    return Census.FromString(piece).resource_spans.scope_spans.spans[:]
 
 
-def _good(piece: bytes, spans: list[bytes], latest_ns: int, report: Report) -> tuple[bytes, int]:
-    """The piece less its bad spans, and how many are left."""
+def _is_clean(piece: bytes, spans: list[bytes], latest_ns: int) -> bool:
+    """Whether no span breaks a rule. Raises Refused for what spoils the whole request."""
     if len(piece) > _PIECE_BYTES:
         check_fields(spans[0])
     check_density(len(spans), len(piece), "spans")
@@ -57,15 +50,34 @@ def _good(piece: bytes, spans: list[bytes], latest_ns: int, report: Report) -> t
     check_depth(shape)
     if not spans:
         check_path(piece)
-        return piece, 0
+        return True
     columns = shape.resource_spans.scope_spans.spans
-    if are_clean(spans, columns, latest_ns) and _have_good_links(piece, columns):
-        report.accept(len(spans))
-        return piece, len(spans)
-    bad = _bad(spans, latest_ns, report)
-    if len(bad) == len(spans):
-        return b"", 0
-    return without(piece, bad) if bad else piece, len(spans) - len(bad)
+    return are_clean(spans, columns, latest_ns) and _have_good_links(piece, columns)
+
+
+def _pieces(
+    body: bytes, latest_ns: int, max_spans: int, max_bytes: int
+) -> Iterator[tuple[bytes, list[bytes], bool]]:
+    """The body in pieces, each with its spans and whether they are clean."""
+    for piece, _ in split(body, max_spans=max_spans, max_bytes=max_bytes):
+        spans = _spans_of(piece)
+        yield piece, spans, _is_clean(piece, spans, latest_ns)
+
+
+def _salvaged(pieces: Iterable[tuple[bytes, list[bytes], bool]], latest_ns: int) -> Decoded:
+    """The pieces less the spans that break a rule."""
+    report = Report()
+    payloads: list[tuple[bytes, int]] = []
+    for piece, spans, clean in pieces:
+        if clean:
+            report.accept(len(spans))
+            payloads.append((piece, len(spans)))
+            continue
+        bad = _bad(spans, latest_ns, report)
+        if len(bad) < len(spans):
+            payloads.append((without(piece, bad) if bad else piece, len(spans) - len(bad)))
+    accepted = sum(spans for _, spans in payloads)
+    return Decoded(tuple(payloads), accepted, report.rejected, report.message(), report.trace_id)
 
 
 def _have_good_links(piece: bytes, columns: ShapeSpan) -> bool:

@@ -75,6 +75,15 @@ def read_export_response(body: bytes) -> tuple[int, str]:
     return max(0, partial.rejected_spans), partial.error_message.decode(errors="replace")
 
 
+def read_status(body: bytes) -> tuple[int, str]:
+    """Code and message of a backend's failure; 0 and the body as text if it is no Status."""
+    try:
+        status = Status.FromString(body)
+    except DecodeError:
+        return 0, body[:MAX_MESSAGE_BYTES].decode(errors="replace")
+    return status.code, status.message.decode(errors="replace")
+
+
 def read_retry_info(status: bytes) -> float | None:
     """Seconds after which a backend wants to be asked again; None where its Status says nothing."""
     try:

@@ -29,8 +29,6 @@ _LEAST_BYTES = 32
 """A valid link has 32 bytes or more, a valid span 48: ids, times, and their tags."""
 _SPARE = 1000
 _MOST_FIELDS = 128 * 1024
-_MOST_PATH_FIELDS = 2 * 1024 * 1024
-"""No payload of 4 MiB has as many, so one that was taken can always be split again."""
 _HEADER_BYTES = 6
 """Most that tag and length of a message on the path take."""
 _MOST_GROWTH = 4
@@ -88,7 +86,7 @@ def check_density(count: int, size: int, what: str) -> None:
     """Refuse floods of things so small that none can be valid: they would cost far more memory and
     time than their bytes.
     """
-    if count > _SPARE + size // _LEAST_BYTES:
+    if count > _most(size):
         malformed(f"it has {count} {what} in {size} bytes, too small to be {what}")
 
 
@@ -99,12 +97,16 @@ def check_fields(span: bytes) -> None:
             malformed(f"a span of {len(span)} bytes has more than {_MOST_FIELDS} fields")
 
 
+def _most(size: int) -> int:
+    return _SPARE + size // _LEAST_BYTES
+
+
 class _Walk:
     """Reads the messages on the path to the spans, but no more fields than make sense."""
 
     def __init__(self, payload: bytes) -> None:
         self.payload = payload
-        self._left = [max(_MOST_PATH_FIELDS, len(payload) // _LEAST_BYTES)] * len(_PATH)
+        self._left = [_most(len(payload))] * len(_PATH)
 
     def fields(self, start: int, stop: int, level: int) -> Iterator[Field]:
         """The fields of a request (level 0), a resource_spans (1) or a scope_spans (2)."""

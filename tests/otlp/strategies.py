@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import (
@@ -42,7 +44,7 @@ scalars = st.one_of(
     st.builds(AnyValue, string_value=text),
     st.builds(AnyValue, bool_value=st.booleans()),
     st.builds(AnyValue, int_value=st.integers(-(2**63), 2**63 - 1)),
-    st.builds(AnyValue, double_value=st.floats()),
+    st.builds(AnyValue, double_value=st.floats(allow_nan=False) | st.just(math.nan)),
     st.builds(AnyValue, bytes_value=st.binary(max_size=4)),
 )
 values = st.recursive(scalars, _containers, max_leaves=4)

@@ -133,9 +133,19 @@ def test_reads_the_delay_a_backend_asks_for():
     assert reply.read_retry_info(b"") is None
 
 
+def test_reads_the_status_of_a_backend():
+    status = status_pb2.Status(code=8, message="busy").SerializeToString()
+    assert reply.read_status(status) == (8, "busy")
+    assert reply.read_status(status.replace(b"busy", b"b\xffsy")) == (8, "b\ufffdsy")
+    assert reply.read_status(b"") == (0, "")
+    assert reply.read_status(b"no org id\n") == (0, "no org id\n")
+
+
 @given(st.binary(max_size=60))
 def test_whatever_a_backend_answers_is_read(body):
     rejected, message = reply.read_export_response(body)
     assert rejected >= 0
     assert isinstance(message, str)
     assert (reply.read_retry_info(body) or 0) >= 0
+    code, text = reply.read_status(body)
+    assert (type(code), type(text)) == (int, str)

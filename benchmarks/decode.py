@@ -1,0 +1,186 @@
+"""What decoding costs: ``python -m benchmarks.decode [ROUNDS]``.
+
+Each row is measured in turn, round after round, so that a busy moment of the machine hits all of
+them; the best and the median of the rounds are printed. Times are microseconds of one core.
+``official parse`` is protobuf's own C parser on the full OTLP classes, the yardstick of the
+machine.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+import sys
+import time
+from collections.abc import Callable
+
+import zstandard
+from google.protobuf import json_format
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+
+from gateway.errors import Refused
+from gateway.otlp.decode import Media, decode
+from gateway.otlp.encoding import inflate
+from gateway.otlp.fields import delimited
+
+NOW_NS = 1_800_000_000 * 10**9
+MIB = 2**20
+IDS = ("trace_id", "span_id", "parent_span_id")
+
+
+def attribute(key: str, value: str | int) -> KeyValue:
+    if isinstance(value, int):
+        return KeyValue(key=key, value=AnyValue(int_value=value))
+    return KeyValue(key=key, value=AnyValue(string_value=value))
+
+
+def realistic(count: int, *, links: bool = False) -> bytes:
+    """Spans of an HTTP server as an SDK sends them, eight to a trace, about 410 bytes each."""
+    chance = random.Random(1)
+    request = ExportTraceServiceRequest()
+    resource_spans = request.resource_spans.add()
+    for key in ("service.name", "service.version", "host.name", "telemetry.sdk.language"):
+        resource_spans.resource.attributes.append(attribute(key, "checkout"))
+    scope_spans = resource_spans.scope_spans.add()
+    scope_spans.scope.name = "opentelemetry.instrumentation.asgi"
+    trace_id = b""
+    for index in range(count):
+        if index % 8 == 0:
+            trace_id = chance.randbytes(16)
+        span = scope_spans.spans.add()
+        span.trace_id, span.span_id = trace_id, chance.randbytes(8)
+        span.parent_span_id = chance.randbytes(8) if index % 8 else b""
+        span.name, span.kind, span.flags = "GET /cart/{id}", 2, 0x101
+        span.start_time_unix_nano = NOW_NS - chance.randrange(10**9)
+        span.end_time_unix_nano = NOW_NS
+        values: dict[str, str | int] = {
+            "http.request.method": "GET",
+            "http.route": "/cart/{id}",
+            "http.response.status_code": chance.choice((200, 200, 200, 404)),
+            "server.address": "shop.example.com",
+            "server.port": 8080,
+            "url.scheme": "https",
+            "url.path": f"/cart/{chance.randrange(10**6)}",
+            "user_agent.original": "Mozilla/5.0 (X11; Linux x86_64)",
+            "client.address": f"10.1.2.{chance.randrange(255)}",
+            "network.protocol.version": "1.1",
+        }
+        span.attributes.extend(attribute(key, value) for key, value in values.items())
+        if index % 16 == 0:
+            event = span.events.add(name="exception", time_unix_nano=NOW_NS)
+            event.attributes.append(attribute("exception.type", "ValueError"))
+        if links:
+            span.links.add(trace_id=chance.randbytes(16), span_id=chance.randbytes(8))
+        span.status.code = 1
+    return request.SerializeToString()
+
+
+def as_json(payload: bytes) -> bytes:
+    request = ExportTraceServiceRequest.FromString(payload)
+    written = json_format.MessageToDict(request, use_integers_for_enums=True)
+    for resource_spans in written["resourceSpans"]:
+        for scope_spans in resource_spans["scopeSpans"]:
+            spans = request.resource_spans[0].scope_spans[0].spans
+            for span, source in zip(scope_spans["spans"], spans, strict=True):
+                span["traceId"], span["spanId"] = source.trace_id.hex(), source.span_id.hex()
+                if source.parent_span_id:
+                    span["parentSpanId"] = source.parent_span_id.hex()
+    return json.dumps(written, separators=(",", ":")).encode()
+
+
+def parsing(body: bytes) -> Callable[[], object]:
+    return lambda: ExportTraceServiceRequest.FromString(body)
+
+
+def decoding(body: bytes, media: Media = Media.PROTOBUF) -> Callable[[], object]:
+    return lambda: decode(body, media, now_ns=NOW_NS, max_spans=8192, max_bytes=3 * MIB)
+
+
+def inflating(body: bytes, encoding: str) -> Callable[[], object]:
+    return lambda: inflate(body, encoding, max_bytes=64 * MIB)
+
+
+def rows() -> dict[str, tuple[int, Callable[[], object]]]:
+    """What is measured, each with its number of spans."""
+    found: dict[str, tuple[int, Callable[[], object]]] = {}
+    for count in (1, 10, 100, 512):
+        body = realistic(count)
+        found[f"{count} spans: official parse"] = count, parsing(body)
+        found[f"{count} spans: protobuf"] = count, decoding(body)
+        found[f"{count} spans: JSON"] = count, decoding(as_json(body), Media.JSON)
+    body = realistic(512)
+    bad = body.replace(body[body.index(b"\x0a\x10") :][:18], b"\x0a\x10" + bytes(16), 1)
+    found["512 spans: with links"] = 512, decoding(realistic(512, links=True))
+    found["512 spans: 8 bad"] = 512, decoding(bad)
+    found["512 spans: inflate gzip"] = 512, inflating(gzip.compress(body), "gzip")
+    found["512 spans: inflate zstd"] = 512, inflating(zstandard.compress(body), "zstd")
+    return found
+
+
+def measure(work: Callable[[], object]) -> float:
+    started = time.perf_counter_ns()
+    work()
+    return (time.perf_counter_ns() - started) / 1000
+
+
+def print_costs(rounds: int) -> None:
+    samples: dict[str, list[float]] = {}
+    table = rows()
+    for _ in range(rounds):
+        for name, (count, work) in table.items():
+            repeats = max(1, 64 // count)
+            samples.setdefault(name, []).append(min(measure(work) for _ in range(repeats)))
+    print(f"{'':32}{'best':>10}{'median':>10}{'best a span':>14}")
+    for name, (count, _) in table.items():
+        best, median = min(samples[name]), sorted(samples[name])[rounds // 2]
+        print(f"{name:32}{best:10.1f}{median:10.1f}{best / count:14.2f}")
+
+
+def nested(depth: int) -> bytes:
+    value = b"\x18\x01"
+    for _ in range(depth - 1):
+        value = delimited(b"\x2a", delimited(b"\x0a", value))
+    return delimited(b"\x4a", b"\x0a\x01k" + delimited(b"\x12", value))
+
+
+def hostile(size: int) -> dict[str, bytes]:
+    """Requests of about this size that are made to be expensive."""
+    good = b"\x0a\x10" + b"i" * 16 + b"\x12\x08" + b"i" * 8
+    good += b"\x39" + b"\x01" * 8 + b"\x41" + b"\x01" * 8
+    zero = b"\x0a\x10" + bytes(16) + good[18:]
+
+    def request(*spans: bytes) -> bytes:
+        listed = b"".join(delimited(b"\x12", span) for span in spans)
+        return delimited(b"\x0a", delimited(b"\x12", listed * (size // len(listed))))
+
+    deep = nested(60)
+    return {
+        "the smallest valid spans": request(good),
+        "the smallest invalid spans": request(zero),
+        "empty spans": request(b""),
+        "empty resources": b"\x0a\x00" * (size // 2),
+        "empty attributes": request(good + b"\x4a\x00" * 1000),
+        "empty links": request(good + b"\x6a\x00" * 1000),
+        "60 levels, many spans": request(good + deep * 100),
+        "60 levels, one span": request(good + deep * (size // len(deep) // 2)),
+        "100 000 levels": request(good + nested(100_000)),
+    }
+
+
+def print_hostile(size: int) -> None:
+    print(f"\n{size // MIB} MiB made to be expensive")
+    for name, body in hostile(size).items():
+        started = time.perf_counter()
+        try:
+            decoding(body)()
+            result = "taken"
+        except Refused as refused:
+            result = f"{refused.cause.name}"
+        print(f"{name:32}{time.perf_counter() - started:8.2f} s  {result}", flush=True)
+
+
+if __name__ == "__main__":
+    print_costs(int(sys.argv[1]) if len(sys.argv) > 1 else 40)
+    print_hostile(16 * MIB)
