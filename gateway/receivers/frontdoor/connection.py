@@ -59,7 +59,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass of it
         peer = transport.get_extra_info("peername")
-        self.peer = f"{peer[0]}:{peer[1]}" if peer else ""
+        self.peer = _shown(peer) if peer else ""
         self._since = self._loop.time()
         self._transport.set_write_buffer_limits(high=_HIGH_WATER_BYTES)
         self._host.joined(self)
@@ -149,12 +149,17 @@ class Connection(asyncio.Protocol):
 
     def finish(self) -> None:
         self._end()
-        if not self._transport.is_closing() and self._transport.can_write_eof():
-            self._transport.write_eof()
-            self._held = False
-            self._read_or_not()
-        else:
-            self._transport.close()
+        transport = self._transport
+        if transport.is_closing() or not transport.can_write_eof():
+            transport.close()
+            return
+        try:
+            transport.write_eof()
+        except OSError:  # the peer has gone already
+            transport.abort()
+            return
+        self._held = False
+        self._read_or_not()
 
     def abort(self) -> None:
         self._end()
@@ -229,3 +234,8 @@ class Connection(asyncio.Protocol):
             self._transport.resume_reading()
         else:
             self._transport.pause_reading()
+
+
+def _shown(peer: tuple[str, int]) -> str:
+    host, port = peer[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

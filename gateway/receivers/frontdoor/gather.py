@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-_WORTH_BYTES = 4096
+_WORTH_BYTES = 512
 
 
 class Gathered:

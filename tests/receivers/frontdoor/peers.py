@@ -97,9 +97,9 @@ class RecordedCall:
         self.checks.append(now)
 
     def answer(self, data: bytes = b"answer") -> None:
-        self.speaker.begin(self.stream, encode([(":status", "200")]))
-        self.speaker.send(self.stream, data)
-        self.speaker.end(self.stream, encode([("grpc-status", "0")]))
+        self.speaker.out.begin(self.stream, encode([(":status", "200")]))
+        self.speaker.out.send(self.stream, data)
+        self.speaker.out.end(self.stream, encode([("grpc-status", "0")]))
 
 
 class RecordedCalls:

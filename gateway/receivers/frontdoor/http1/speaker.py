@@ -9,10 +9,10 @@ from enum import Enum, auto
 from gateway.errors import Cause, Refused
 from gateway.receivers.frontdoor.gather import Gathered
 from gateway.receivers.frontdoor.http1.answers import Answers
+from gateway.receivers.frontdoor.http1.chunks import MalformedError
 from gateway.receivers.frontdoor.http1.request import (
     MAX_HEAD_BYTES,
     REQUEST_LINE,
-    MalformedError,
     RequestReader,
     UnusualError,
 )
@@ -174,10 +174,6 @@ class Http1:
             return
         self._input = data[used:] if used < len(data) else b""
         if reader.complete:
-            if reader.next_began:
-                # Requests sent ahead of a chunked one's end are not told apart from it any more:
-                # the client sees the connection end and sends them again.
-                self._closing = True
             self._end()
 
     def _on_body(self, data: bytes) -> None:

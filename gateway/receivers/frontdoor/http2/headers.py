@@ -78,19 +78,15 @@ class HeaderDecoder:
             self._known[block] = head
         return head
 
-    def discard(self, block: bytes) -> None:
-        """Decode a block that nobody wants, for its effect on the table. Raises ConnectionFault."""
-        self.trailers(block, check=False)
-
-    def trailers(self, block: bytes, *, check: bool = True) -> None:
-        """Raises ConnectionFault, and StreamFault for trailers that are malformed."""
+    def decode(self, block: bytes) -> Fields:
+        """The fields of a block that begins no request: trailers, or a block that nobody wants but
+        that may change the table. Raises ConnectionFault.
+        """
         changes = self._table.changes
         fields = self._decode(block)
         if self._table.changes != changes:
             self._known.clear()
-        if check:
-            for name, value in fields:
-                _check_field(name, value)
+        return fields
 
     def _decode(self, block: bytes) -> Fields:
         try:
@@ -143,6 +139,12 @@ def read_request(fields: Fields) -> RequestHead:
     if not all(pseudo.get(name) for name in _REQUIRED):
         raise _malformed(":method, :scheme and :path are required")
     return RequestHead(_text(pseudo[b":method"]), _text(pseudo[b":path"]), regular, content_length)
+
+
+def check_trailers(fields: Fields) -> None:
+    """Raises StreamFault for trailers that are malformed."""
+    for name, value in fields:
+        _check_field(name, value)
 
 
 def _check_field(name: bytes, value: bytes) -> None:

@@ -8,7 +8,6 @@ budget there. What goes out waits only for windows and for a peer that reads.
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
@@ -24,7 +23,10 @@ from gateway.receivers.frontdoor.http2.headers import (
     MAX_BLOCK_BYTES,
     HeaderDecoder,
     RequestHead,
+    check_trailers,
 )
+from gateway.receivers.frontdoor.http2.lifetime import Due, Lifetime
+from gateway.receivers.frontdoor.http2.outgoing import Outgoing
 from gateway.receivers.frontdoor.http2.patience import Patience
 from gateway.receivers.frontdoor.http2.streams import MOVES, Call, Input, State, Stream
 from gateway.receivers.frontdoor.wire import Timing, Wire
@@ -39,6 +41,8 @@ CONNECTION_WINDOW = 4 * 2**20
 """How far a peer may send ahead of us: enough for 1 Gbit/s at 8 ms, and for many calls at once."""
 
 _MAX_SETTINGS = 64
+_TINY_BYTES = 64
+"""Data in smaller pieces costs more than it brings."""
 _DISCARDED = 1000
 """How many streams we remember to have reset while the peer was sending."""
 
@@ -53,7 +57,6 @@ _GREETING = frames.settings_frame(
 
 _ARE_YOU_THERE = b"there?\x00\x00"
 _DRAINING = b"draining"
-_DRAIN_ANSWER_S = 1.0
 
 # Bound once: looking up a member of an enum costs as much as the rest of a step.
 _OPEN, _DISCARD = State.OPEN, State.DISCARDED
@@ -66,29 +69,6 @@ class Application(Protocol):
 
     def request(self, speaker: Http2, stream: Stream, head: RequestHead, now: float) -> Call:
         """Begin a call; it may be answered before this returns."""
-
-
-class Answer(NamedTuple):
-    """A small answer, made once and sent on many streams."""
-
-    block: bytes
-    data: bytes
-    trailers: bytes
-    pieces: tuple[bytes, ...]
-    """The frames of it, cut where their stream id stands."""
-
-    @classmethod
-    def of(cls, block: bytes, data: bytes, trailers: bytes) -> Answer:
-        """Each part fits into the smallest frame that a peer may ask for."""
-        end = frames.END_HEADERS | frames.END_STREAM
-        whole = (
-            frames.frame(frames.HEADERS, frames.END_HEADERS, 0, block),
-            frames.frame(frames.DATA, 0, 0, data),
-            frames.frame(frames.HEADERS, end, 0, trailers),
-        )
-        tails = (b"", *(frame[9:] for frame in whole))
-        heads = (*(frame[:5] for frame in whole), b"")
-        return cls(block, data, trailers, tuple(a + b for a, b in zip(tails, heads, strict=True)))
 
 
 class _Block(NamedTuple):
@@ -107,10 +87,13 @@ class Http2:
         self, wire: Wire, application: Application, timing: Timing, now: float, *, retire_at: float
     ) -> None:
         self.wire = wire
+        self.now = now
+        self.out = Outgoing(wire, self._ended)
         self.answers = 0
         """Calls answered since the beginning."""
         self._application = application
         self._timing = timing
+        self._life = Lifetime(timing, now, retire_at=retire_at)
         self._reader = FrameReader()
         self._headers = HeaderDecoder()
         self._patience = Patience(now)
@@ -118,20 +101,14 @@ class Http2:
         self._discarded: dict[int, None] = {}
         self._last_id = 0
         self._block: _Block | None = None
-        self._greeted = False
-        self._over = False
         self._receive_left = CONNECTION_WINDOW
-        self._send_left = frames.DEFAULT_WINDOW
-        self._peer_window = frames.DEFAULT_WINDOW
-        self._peer_frame_bytes = frames.DEFAULT_MAX_FRAME_BYTES
-        self._blocked: dict[int, Stream] = {}
-        self.now = self._began = self._heard_at = self._used_at = now
-        self._unfinished_since: float | None = None
-        self._retire_at = retire_at
-        self._pinged_at: float | None = None
-        self._drain_at: float | None = None
+        self._greeted = False
+        """The peer has sent its settings."""
         self._final = False
+        """The second GOAWAY is sent: no more calls."""
         self._leaving = False
+        """The connection ends with its last call."""
+        self._over = False
         self._dispatch: dict[int, Callable[[int, int, bytes], None]] = {
             frames.PRIORITY: self._on_priority,
             frames.RST_STREAM: self._on_reset,
@@ -156,19 +133,16 @@ class Http2:
     def receive(self, data: bytes, now: float) -> None:
         if self._over:
             return
-        self.now = self._heard_at = now
+        self.now = self.out.now = now
         try:
-            whole = self._receive(data)
+            progress = self._receive(data)
         except ConnectionFault as fault:
             self._fail(fault)
             return
-        if not self._reader.unfinished:
-            self._unfinished_since = None
-        elif whole or self._unfinished_since is None:
-            self._unfinished_since = now
+        self._life.heard(now, finished=not self._reader.unfinished, progress=progress)
 
     def resumed(self) -> None:
-        self._pump_all()
+        self.out.pump_all()
 
     def half_closed(self) -> bool:
         return False
@@ -180,73 +154,28 @@ class Http2:
     def check(self, now: float) -> None:
         if self._over:
             return
-        self.now = now
-        if self._is_too_slow(now):
-            self._fail(ConnectionFault(ErrorCode.NO_ERROR, "nothing came in time"))
-            return
+        self.now = self.out.now = now
         for stream in tuple(self._streams.values()):
             stream.call.check(now)
-            blocked = stream.blocked_since
-            if blocked is not None and now - blocked > self._timing.stall_s:
-                self._give_up(stream)
-        self._ping(now)
-        idle_s = 0.0 if self._streams else now - self._used_at
-        if now > self._retire_at or idle_s > self._timing.idle_s:
-            self.drain(now)
-        self._check_drain(now)
+        for stream in self.out.stalled(now - self._timing.stall_s):
+            self._drop(stream.id, ErrorCode.CANCEL)
+        block_since = None if self._block is None else self._block.since
+        for due in self._life.due(
+            now, busy=self.busy, greeted=self._greeted, block_since=block_since
+        ):
+            self._do(due)
 
     def drain(self, now: float) -> None:
         """GOAWAY in two steps (RFC 9113, section 6.8): first that we will go, then, when the peer
         has surely read that, which calls we have taken.
         """
-        if self._drain_at is None and not self._over:
-            self._drain_at = now
+        if self._life.drain_at is None and not self._over:
+            self._life.drain_at = now
             self.wire.write(frames.goaway_frame(frames.MAX_STREAM_ID, ErrorCode.NO_ERROR))
             self.wire.write(frames.frame(frames.PING, 0, 0, _DRAINING))
 
-    # -- what a call may do with its stream ---------------------------------------------------
-
-    def answer(self, stream: Stream, answer: Answer) -> None:
-        """All of an answer at once."""
-        size = len(answer.data)
-        if stream.send_left < size or self._send_left < size:
-            self.begin(stream, answer.block)
-            stream.trailers = answer.trailers
-            self.send(stream, answer.data)
-            return
-        self._send_left -= size
-        self.wire.write(stream.id.to_bytes(4, "big").join(answer.pieces))
-        self._ended(stream)
-
-    def begin(self, stream: Stream, block: bytes) -> None:
-        """The header block of an answer that has a body."""
-        stream.begun = True
-        self._write_block(stream, block, ended=False)
-
-    def send(self, stream: Stream, data: bytes) -> None:
-        """Queue a piece of the body."""
-        if stream.outbox is None:
-            stream.outbox = deque()
-        stream.outbox.append(data)
-        self._pump(stream)
-
-    def end(self, stream: Stream, trailers: bytes) -> None:
-        """The answer ends with these trailers, once its body is sent."""
-        stream.trailers = trailers
-        self._pump(stream)
-
-    def send_last(self, stream: Stream, data: bytes) -> None:
-        """Queue the last piece of a body without trailers."""
-        stream.trailers = b""
-        self.send(stream, data)
-
-    def respond(self, stream: Stream, block: bytes) -> None:
-        """All of an answer in one header block."""
-        self._write_block(stream, block, ended=True)
-        self._ended(stream)
-
     def reset(self, stream: Stream, code: ErrorCode) -> None:
-        """There is no answer."""
+        """There is no answer, or not the end of one."""
         self._drop(stream.id, code)
 
     # -- frames -------------------------------------------------------------------------------
@@ -306,7 +235,7 @@ class Http2:
                 self.wire.write(frames.window_frame(stream_id, STREAM_WINDOW - stream.receive_left))
                 stream.receive_left = STREAM_WINDOW
             stream.call.data(payload, ended=False)
-        else:
+        if what is _DATA and size < _TINY_BYTES:
             self._chore()
 
     def _on_headers(self, flags: int, stream_id: int, payload: bytes) -> None:
@@ -343,11 +272,12 @@ class Http2:
         what = Input.LAST_HEADERS if ended else Input.HEADERS
         stream = self._streams.get(stream_id)
         if stream is None:
-            self._headers.discard(block)
+            self._headers.decode(block)
             self._stray(stream_id, what)
             return
-        self._headers.trailers(block)
+        fields = self._headers.decode(block)
         stream.state = self._move(stream, what)
+        check_trailers(fields)
         self._count_expected(stream, 0)
         stream.call.data(b"", ended=True)
 
@@ -355,16 +285,16 @@ class Http2:
         if len(block) > MAX_BLOCK_BYTES:
             raise _too_much(f"a header block of more than {MAX_BLOCK_BYTES} bytes")
         if self._final or len(self._streams) >= MAX_STREAMS:
-            self._headers.discard(block)
+            self._headers.decode(block)
             raise StreamFault(ErrorCode.REFUSED_STREAM, "no more calls for now")
         head = self._headers.request(block)
-        self._used_at = self.now
+        self._life.used_at = self.now
         state = MOVES[State.IDLE][Input.LAST_HEADERS if ended else Input.HEADERS]
         stream = Stream(
             stream_id,
             State(state),
             receive_left=STREAM_WINDOW,
-            send_left=self._peer_window,
+            send_left=self.out.stream_window,
             expected=-1 if head.content_length is None else head.content_length,
         )
         if ended and head.content_length:
@@ -403,24 +333,15 @@ class Http2:
         for identifier, value in dict(frames.read_settings(payload)).items():
             self._set(identifier, value)
         self.wire.write(frames.SETTINGS_ACK)
-        self._pump_all()
+        self.out.pump_all()
 
     def _set(self, identifier: int, value: int) -> None:
         if identifier == Setting.ENABLE_PUSH and value > 1:
             raise _wrong("ENABLE_PUSH is 0 or 1")
         if identifier == Setting.MAX_FRAME_SIZE:
-            if not frames.DEFAULT_MAX_FRAME_BYTES <= value < 2**24:
-                raise _wrong("MAX_FRAME_SIZE is from 2^14 to 2^24 - 1")
-            self._peer_frame_bytes = value
+            self.out.set_frame_size(value)
         if identifier == Setting.INITIAL_WINDOW_SIZE:
-            if value > frames.MAX_WINDOW:
-                raise _overflow()
-            more = value - self._peer_window
-            self._peer_window = value
-            for stream in self._streams.values():
-                stream.send_left += more
-                if stream.send_left > frames.MAX_WINDOW:
-                    raise _overflow()
+            self.out.set_stream_window(value, self._streams.values())
 
     def _on_push_promise(self, _flags: int, _stream_id: int, _payload: bytes) -> None:
         raise _wrong("a client does not push")
@@ -432,10 +353,8 @@ class Http2:
             raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "PING has 8 bytes")
         if not flags & frames.ACK:
             self.wire.write(frames.frame(frames.PING, frames.ACK, 0, payload))
-        elif payload == _DRAINING and self._drain_at is not None:
+        elif payload == _DRAINING and self._life.drain_at is not None:
             self._say_last_word()
-        elif payload == _ARE_YOU_THERE:
-            self._pinged_at = None
 
     def _on_goaway(self, _flags: int, stream_id: int, payload: bytes) -> None:
         if stream_id:
@@ -448,24 +367,14 @@ class Http2:
     def _on_window_update(self, _flags: int, stream_id: int, payload: bytes) -> None:
         increment = frames.read_number(payload, "WINDOW_UPDATE") & frames.MAX_WINDOW
         if not stream_id:
-            if not increment:
-                raise _wrong("a window grows by at least 1")
-            self._send_left += increment
-            if self._send_left > frames.MAX_WINDOW:
-                raise _overflow()
-            self._pump_all()
+            self.out.grow(increment)
             return
         stream = self._streams.get(stream_id)
         if stream is None:
             self._stray(stream_id, Input.WINDOW_UPDATE)
             return
         stream.state = self._move(stream, Input.WINDOW_UPDATE)
-        stream.send_left += increment
-        if not increment or stream.send_left > frames.MAX_WINDOW:
-            code = ErrorCode.FLOW_CONTROL_ERROR if increment else ErrorCode.PROTOCOL_ERROR
-            raise StreamFault(code, "an increment that is no such")
-        if stream.blocked_since is not None:
-            self._pump(stream)
+        self.out.grow_stream(stream, increment)
 
     # -- the life of streams ------------------------------------------------------------------
 
@@ -508,14 +417,10 @@ class Http2:
         self._forget(stream)
         stream.call.cancel()
 
-    def _give_up(self, stream: Stream) -> None:
-        if stream.id in self._streams:
-            self._drop(stream.id, ErrorCode.CANCEL)
-
     def _forget(self, stream: Stream) -> None:
         del self._streams[stream.id]
         if stream.blocked_since is not None:
-            self._blocked.pop(stream.id, None)
+            self.out.forget(stream)
         if stream.state is _DISCARD:
             self._discard(stream.id)
         if self._leaving:
@@ -535,43 +440,6 @@ class Http2:
         if stream.expected < 0 or (ended and stream.expected):
             raise StreamFault(ErrorCode.PROTOCOL_ERROR, "content-length is not the length")
 
-    # -- what goes out ------------------------------------------------------------------------
-
-    def _write_block(self, stream: Stream, block: bytes, *, ended: bool) -> None:
-        size = self._peer_frame_bytes
-        self.wire.write(frames.header_frames(stream.id, block, ended=ended, max_frame_bytes=size))
-
-    def _pump(self, stream: Stream) -> None:
-        """Send of a stream what windows allow; then tell its call, or end it."""
-        outbox = stream.outbox
-        while outbox:
-            room = min(stream.send_left, self._send_left, self._peer_frame_bytes)
-            if room <= 0 or self.wire.paused:
-                if stream.blocked_since is None:
-                    stream.blocked_since = self.now
-                    self._blocked[stream.id] = stream
-                return
-            piece = memoryview(outbox.popleft())
-            if len(piece) > room:
-                outbox.appendleft(piece[room:])  # type: ignore[arg-type] # as good as bytes here
-                piece = piece[:room]
-            stream.send_left -= len(piece)
-            self._send_left -= len(piece)
-            ended = stream.trailers == b"" and not outbox
-            self.wire.write(frames.data_frame(stream.id, bytes(piece), ended=ended))
-            stream.blocked_since = None
-        self._blocked.pop(stream.id, None)
-        if stream.trailers is not None:
-            if stream.trailers:
-                self._write_block(stream, stream.trailers, ended=True)
-            self._ended(stream)
-        elif outbox is not None:
-            stream.call.writable()
-
-    def _pump_all(self) -> None:
-        for stream in tuple(self._blocked.values()):
-            self._pump(stream)
-
     def _open_connection_window(self) -> None:
         if self._receive_left < 0:
             message = "more than the window of the connection allows"
@@ -585,35 +453,21 @@ class Http2:
         if self._patience.is_over(self.now, self.answers):
             raise _too_much("too many frames that bring no request nearer")
 
-    def _is_too_slow(self, now: float) -> bool:
-        timing = self._timing
-        if self._block is not None:
-            return now - self._block.since > timing.head_s
-        if not self._greeted:
-            return now - self._began > timing.head_s
-        since = self._unfinished_since
-        if since is None:
-            return False
-        return now - since > timing.body_s or now - self._heard_at > timing.body_idle_s
-
-    def _ping(self, now: float) -> None:
-        if self._pinged_at is None:
-            if now - self._heard_at > self._timing.ping_after_s:
-                self._pinged_at = now
+    def _do(self, due: Due) -> None:
+        match due:
+            case Due.GIVE_UP:
+                self._fail(ConnectionFault(ErrorCode.NO_ERROR, "nothing came in time"))
+            case Due.ABORT:
+                self.wire.abort()
+            case Due.PING:
                 self.wire.write(frames.frame(frames.PING, 0, 0, _ARE_YOU_THERE))
-        elif self._heard_at > self._pinged_at:
-            self._pinged_at = None
-        elif now - self._pinged_at > self._timing.ping_timeout_s:
-            self.wire.abort()
-
-    def _check_drain(self, now: float) -> None:
-        if self._drain_at is None or self._over:
-            return
-        if now - self._drain_at > _DRAIN_ANSWER_S:
-            self._say_last_word()
-        if self._streams and now - self._drain_at > self._timing.age_grace_s:
-            for stream in tuple(self._streams.values()):
-                self._drop(stream.id, ErrorCode.CANCEL)
+            case Due.DRAIN:
+                self.drain(self.now)
+            case Due.LAST_WORD:
+                self._say_last_word()
+            case Due.CUT:
+                for stream in tuple(self._streams.values()):
+                    self._drop(stream.id, ErrorCode.CANCEL)
 
     def _say_last_word(self) -> None:
         if not self._final:
@@ -646,7 +500,6 @@ class Http2:
     def _cancel_all(self) -> None:
         streams = tuple(self._streams.values())
         self._streams.clear()
-        self._blocked.clear()
         for stream in streams:
             stream.call.cancel()
 
@@ -657,7 +510,3 @@ def _wrong(message: str) -> ConnectionFault:
 
 def _too_much(message: str) -> ConnectionFault:
     return ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, message)
-
-
-def _overflow() -> ConnectionFault:
-    return ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "a window of more than 2^31 - 1 bytes")

@@ -131,7 +131,7 @@ class Stream:
         """Bytes that we may still send."""
         self.expected = expected
         """Bytes still to come by content-length; -1 if it was not told."""
-        self.outbox: deque[bytes] | None = None
+        self.outbox: deque[memoryview] | None = None
         """Data that waits for a window."""
         self.trailers: bytes | None = None
         """The header block that follows the data; empty if the data itself ends the stream."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from gateway.errors import GrpcCode
@@ -14,10 +14,13 @@ from gateway.receivers.frontdoor.http2.streams import Call, Stream
 from gateway.receivers.frontdoor.rpc import metadata
 from gateway.receivers.frontdoor.rpc.export import ExportCall, ExportHead, read_head
 from gateway.receivers.frontdoor.rpc.handlers import Handler, HandlerCall, Spawn
+from gateway.receivers.frontdoor.rpc.status import tell
 from gateway.receivers.frontdoor.wire import Timing
 from gateway.receivers.headers import EXPORT_METHOD
 from gateway.receivers.ingest import Ingest
 from gateway.receivers.replies import Reply
+
+_Refuse = Callable[[Http2, Stream, RequestHead], None]
 
 
 class _Memo(NamedTuple):
@@ -26,25 +29,38 @@ class _Memo(NamedTuple):
     export: ExportHead
     timeout_s: float
     """Until the deadline; infinite where there is none."""
+    refuse: _Refuse | None
+    """For a call that its headers condemn."""
 
 
-class _Over:
-    """A call that was answered when it began; what still comes is thrown away."""
+class _Refusal:
+    """A call that is answered without a look at what it sends.
 
-    def data(self, data: bytes, *, ended: bool) -> None:
-        """Nobody wants it."""
+    The answer waits for the first bytes all the same: grpcio's clients report a call that is over
+    before they have sent anything as their own failure, and lose the answer.
+    """
+
+    def __init__(self, tell: Callable[[], None], patience_until: float) -> None:
+        self._tell: Callable[[], None] | None = tell
+        self._until = patience_until
+
+    def data(self, data: bytes, *, ended: bool) -> None:  # noqa: ARG002 - as every Call
+        self._answer()
 
     def writable(self) -> None:
-        """Nothing waits."""
+        """Nothing waits for this."""
 
     def cancel(self) -> None:
-        """Nothing to cancel."""
+        self._tell = None
 
     def check(self, now: float) -> None:
-        """Nothing to wait for."""
+        if now > self._until:
+            self._answer()
 
-
-_OVER = _Over()
+    def _answer(self) -> None:
+        tell, self._tell = self._tell, None
+        if tell is not None:
+            tell()
 
 
 class Calls:
@@ -61,28 +77,18 @@ class Calls:
     def request(self, speaker: Http2, stream: Stream, head: RequestHead, now: float) -> Call:
         memo = head.memo
         if not isinstance(memo, _Memo):
-            made = self._read(speaker, stream, head)
-            if made is None:
-                return _OVER
-            head.memo = memo = made
-        if memo.timeout_s <= 0:
-            block = metadata.trailers_only(GrpcCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
-            speaker.respond(stream, block)
-            return _OVER
+            head.memo = memo = self._read(speaker, head)
+        if memo.refuse is not None:
+            refuse = memo.refuse
+            until = now + self._timing.body_idle_s
+            return _Refusal(lambda: refuse(speaker, stream, head), until)
         if head.path == EXPORT_METHOD:
             deadline = now + memo.timeout_s
             return ExportCall(
                 self._ingest, speaker, stream, memo.export, timing=self._timing, deadline=deadline
             )
-        return self._other(speaker, stream, head, memo)
-
-    def _other(self, speaker: Http2, stream: Stream, head: RequestHead, memo: _Memo) -> Call:
-        handler = self._handlers.get(head.path)
-        if handler is None:
-            self._ingest.begin(memo.export.plain, lambda reply: _tell(speaker, stream, reply))
-            return _OVER
         return HandlerCall(
-            handler,
+            self._handlers[head.path],
             speaker,
             stream,
             head,
@@ -92,28 +98,44 @@ class Calls:
             timeout_s=memo.timeout_s,
         )
 
-    def _read(self, speaker: Http2, stream: Stream, head: RequestHead) -> _Memo | None:
-        """None if the call has been answered, since its headers are wrong."""
-        if not metadata.is_grpc(metadata.first(head.fields, "content-type") or ""):
-            _refuse_plain(speaker, stream, head)
-            return None
-        if head.method != "POST":
-            speaker.respond(stream, _plain_head(405, 0, ("allow", "POST")))
-            return None
+    def _read(self, speaker: Http2, head: RequestHead) -> _Memo:
+        export = read_head(head.fields, head.path, speaker.wire.peer)
         timeout = metadata.first(head.fields, "grpc-timeout")
+        timeout_s = math.inf
+        refuse: _Refuse | None = None
         try:
             timeout_s = math.inf if timeout is None else metadata.read_timeout(timeout)
         except ValueError:
-            message = "Error parsing 'grpc-timeout' metadata"
-            speaker.respond(stream, metadata.trailers_only(GrpcCode.INTERNAL, message))
-            return None
-        export = read_head(head.fields, head.path, speaker.wire.peer)
-        return _Memo(export, timeout_s)
+            refuse = _refuse_timeout
+        if timeout_s <= 0:
+            refuse = _refuse_late
+        elif head.path != EXPORT_METHOD and head.path not in self._handlers:
+            refuse = self._refuse_path
+        if head.method != "POST":
+            refuse = _refuse_method
+        if not metadata.is_grpc(metadata.first(head.fields, "content-type") or ""):
+            refuse = _refuse_plain
+        return _Memo(export, timeout_s, refuse)
+
+    def _refuse_path(self, speaker: Http2, stream: Stream, head: RequestHead) -> None:
+        plain = read_head(head.fields, head.path, speaker.wire.peer).plain
+        self._ingest.begin(plain, lambda reply: _tell_reply(speaker, stream, reply))
 
 
-def _tell(speaker: Http2, stream: Stream, reply: Reply) -> None:
-    block = metadata.trailers_only(reply.grpc_code, reply.grpc_message, reply.body)
-    speaker.respond(stream, block)
+def _tell_reply(speaker: Http2, stream: Stream, reply: Reply) -> None:
+    tell(speaker, stream, reply.grpc_code, reply.grpc_message, reply.body)
+
+
+def _refuse_timeout(speaker: Http2, stream: Stream, _head: RequestHead) -> None:
+    tell(speaker, stream, GrpcCode.INTERNAL, "Error parsing 'grpc-timeout' metadata")
+
+
+def _refuse_late(speaker: Http2, stream: Stream, _head: RequestHead) -> None:
+    tell(speaker, stream, GrpcCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
+
+
+def _refuse_method(speaker: Http2, stream: Stream, _head: RequestHead) -> None:
+    speaker.out.respond(stream, _plain_head(405, 0, ("allow", "POST")))
 
 
 def _refuse_plain(speaker: Http2, stream: Stream, head: RequestHead) -> None:
@@ -126,10 +148,10 @@ def _refuse_plain(speaker: Http2, stream: Stream, head: RequestHead) -> None:
         text = "HTTP/2 is served here for gRPC only."
     text += " Send plain HTTP as HTTP/1.1 to this same port (curl --http1.1).\n"
     if head.method == "HEAD":
-        speaker.respond(stream, _plain_head(status, 0))
+        speaker.out.respond(stream, _plain_head(status, 0))
         return
-    speaker.begin(stream, _plain_head(status, len(text)))
-    speaker.send_last(stream, text.encode())
+    speaker.out.begin(stream, _plain_head(status, len(text)))
+    speaker.out.send_last(stream, text.encode())
 
 
 def _plain_head(status: int, size: int, *more: tuple[str, str]) -> bytes:

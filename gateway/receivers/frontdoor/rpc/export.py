@@ -8,10 +8,12 @@ from gateway.errors import Cause, GrpcCode, Refused
 from gateway.otlp.media import Media
 from gateway.receivers.books import Sender
 from gateway.receivers.frontdoor.gather import Gathered
-from gateway.receivers.frontdoor.http2.speaker import Answer, Http2
+from gateway.receivers.frontdoor.http2.outgoing import Answer
+from gateway.receivers.frontdoor.http2.speaker import Http2
 from gateway.receivers.frontdoor.http2.streams import Stream
 from gateway.receivers.frontdoor.rpc import metadata
 from gateway.receivers.frontdoor.rpc.messages import COMPRESSED, PREFIX_BYTES, frame_message
+from gateway.receivers.frontdoor.rpc.status import tell
 from gateway.receivers.frontdoor.wire import Timing
 from gateway.receivers.headers import CONTENT_TYPES
 from gateway.receivers.ingest import Exchange, Head, Ingest
@@ -182,18 +184,17 @@ class ExportCall:
         self._stream = None
         refused = reply.refused
         if refused is not None:
-            block = metadata.trailers_only(reply.grpc_code, reply.grpc_message, reply.body)
-            self._speaker.respond(stream, block)
+            tell(self._speaker, stream, reply.grpc_code, reply.grpc_message, reply.body)
         elif not reply.body:
-            self._speaker.answer(stream, _CLEAN)
+            self._speaker.out.answer(stream, _CLEAN)
         else:
             data = frame_message(reply.body)
-            self._speaker.answer(stream, Answer.of(_CLEAN.block, data, _CLEAN.trailers))
+            self._speaker.out.answer(stream, Answer.of(_CLEAN.block, data, _CLEAN.trailers))
 
     def _tell(self, code: int, message: str) -> None:
         """An answer of the call's own, which ``Ingest`` need not know of."""
         stream, self._stream = self._stream, None
         if stream is not None:
-            self._speaker.respond(stream, metadata.trailers_only(code, message))
+            tell(self._speaker, stream, code, message)
         if self._exchange is not None:
             self._exchange.abandon()

@@ -23,6 +23,7 @@ from gateway.receivers.frontdoor.http2.speaker import Http2
 from gateway.receivers.frontdoor.http2.streams import Stream
 from gateway.receivers.frontdoor.rpc import metadata
 from gateway.receivers.frontdoor.rpc.messages import COMPRESSED, PREFIX_BYTES, frame_message
+from gateway.receivers.frontdoor.rpc.status import tell
 from gateway.receivers.frontdoor.wire import Timing
 from gateway.telemetry.logs import facts
 
@@ -196,9 +197,9 @@ class HandlerCall:
                 if stream is None:
                     return
                 if not stream.begun:
-                    self._speaker.begin(stream, metadata.BEGIN)
+                    self._speaker.out.begin(stream, metadata.BEGIN)
                 self._writable.clear()
-                self._speaker.send(stream, frame_message(message))
+                self._speaker.out.send(stream, frame_message(message))
                 await self._writable.wait()
 
     def _finish(self, code: int, message: str) -> None:
@@ -208,9 +209,9 @@ class HandlerCall:
             if stream.outbox:
                 self._speaker.reset(stream, ErrorCode.CANCEL)  # in the middle of a message
             elif stream.begun:
-                self._speaker.end(stream, metadata.trailers(code, message))
+                self._speaker.out.end(stream, metadata.trailers(code, message))
             else:
-                self._speaker.respond(stream, metadata.trailers_only(code, message))
+                tell(self._speaker, stream, code, message)
         self._close()
 
     def _close(self) -> None:
