@@ -1,4 +1,4 @@
-"""``/live``, ``/ready``, ``/gateway/status`` and a plain ``/``: how the gateway is, in its own words."""
+"""``/live``, ``/ready``, ``/gateway/status`` and a plain ``/``: how the gateway is."""
 
 from __future__ import annotations
 

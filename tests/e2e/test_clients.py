@@ -12,10 +12,10 @@ import urllib.parse
 from pathlib import Path
 
 import pytest
-from tests.kit.ledger import assert_scraped_books_balance
-from tests.kit.tempo import BACKENDS, backend_env
 
-from tests.kit.gateway import RunningGateway, running_gateway
+from tests.kit.gateway import RunningGateway, eventually, running_gateway
+from tests.kit.ledger import assert_books_balance
+from tests.kit.modes import BACKENDS, backend_env
 
 HERE = Path(__file__).parent
 NODE = shutil.which("node")
@@ -31,7 +31,8 @@ def gateway(request, tmp_path_factory):
     with running_gateway(tmp_path_factory.mktemp("data"), backend_env(request.param)) as gateway:
         gateway.wait_until_ready()
         yield gateway
-        assert_scraped_books_balance(lambda: gateway.get("/metrics")[1])
+        eventually(lambda: "gateway_pending_spans 0.0" in gateway.get("/metrics")[1])
+        assert_books_balance(gateway.get("/metrics")[1])
         assert gateway.stop() == 0
 
 
@@ -40,16 +41,6 @@ def run(*command: str) -> str:
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
-
-
-def eventually(find, *, timeout_s: float = 20):
-    """The first true result of ``find``."""
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        if found := find():
-            return found
-        time.sleep(0.1)
-    raise AssertionError("not found in time")
 
 
 def read_back(gateway: RunningGateway, trace_id: str) -> list[dict]:

@@ -78,7 +78,8 @@ def ledger_client(
 
 def missing_spans(gateway: RunningGateway, result: Result, *, timeout_s: float = 60) -> int:
     """How many acknowledged spans the backend still lacks when all have been asked for until they
-    are there, or the time is over."""
+    are there, or the time is over.
+    """
     left = {trace: set(numbers) for trace, numbers in result.acknowledged.items()}
     deadline = time.monotonic() + timeout_s
     while left:

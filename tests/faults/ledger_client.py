@@ -84,7 +84,10 @@ def request(run: str, worker: int, first: int, count: int) -> bytes:
 
 class GrpcSender:
     def __init__(self, address: str) -> None:
-        options = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 500)]
+        options = [
+            ("grpc.initial_reconnect_backoff_ms", 100),
+            ("grpc.max_reconnect_backoff_ms", 500),
+        ]
         self._channel = grpc.aio.insecure_channel(address, options=options)
         self._call = self._channel.unary_unary(EXPORT)
 

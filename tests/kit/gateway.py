@@ -13,8 +13,11 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parents[2]
 _PAIR = re.compile(r'(\w+)=("(?:[^"\\]|\\.)*"|\S*)')
@@ -23,6 +26,16 @@ _PAIR = re.compile(r'(\w+)=("(?:[^"\\]|\\.)*"|\S*)')
 def logfmt(line: str) -> dict[str, str]:
     """One log line as its facts."""
     return {key: shlex.split(value)[0] if value else "" for key, value in _PAIR.findall(line)}
+
+
+def eventually(find: Callable[[], T], *, timeout_s: float = 20) -> T:
+    """The first true result of ``find``, asked again until the time is over."""
+    deadline = time.monotonic() + timeout_s
+    while not (found := find()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not so in time, last: {found!r}")
+        time.sleep(0.1)
+    return found
 
 
 class RunningGateway:
@@ -84,7 +97,7 @@ class RunningGateway:
 
     def wait_until_listening(self) -> None:
         """Until both ports accept; sets ``http_port`` and ``grpc_port``."""
-        pattern = r"msg=listening.*logger=gateway\S* .*protocol={}"
+        pattern = r"msg=listening.*logger=gateway.app .*protocol={}"
         self.http_port = int(logfmt(self.wait_for_line(pattern.format("http")))["port"])
         self.grpc_port = int(logfmt(self.wait_for_line(pattern.format("grpc")))["port"])
 

@@ -13,15 +13,17 @@ const exporter = new exporters[transport]({ url });
 
 const failures = [];
 const processor = new sdk.BatchSpanProcessor({
-  export: (spans, done) =>
-    exporter.export(spans, (result) => {
-      if (result.error) failures.push(String(result.error));
-      done(result);
-    }),
-  shutdown: () => exporter.shutdown(),
-  forceFlush: () => exporter.forceFlush?.() ?? Promise.resolve(),
+  exporter: {
+    export: (spans, done) =>
+      exporter.export(spans, (result) => {
+        if (result.error) failures.push(String(result.error));
+        done(result);
+      }),
+    shutdown: () => exporter.shutdown(),
+    forceFlush: () => exporter.forceFlush(),
+  },
 });
-const provider = new (sdk.BasicTracerProvider ?? sdk.TracerProvider)({
+const provider = new sdk.TracerProvider({
   resource: resourceFromAttributes({ "service.name": service }),
   spanProcessors: [processor],
 });

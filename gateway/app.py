@@ -1,0 +1,294 @@
+"""The composition root: the only file that knows everybody.
+
+Start: ports -> spool -> delivery -> backend, so that a port clash ends the start before any child
+exists, and requests are taken from the first second while the backend still starts.
+Stop: the other way round, each phase inside the drain timeout; the backend last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from typing import Any, NamedTuple
+
+from aiohttp import web
+
+from gateway import __version__
+from gateway.access.budget import MemoryBudget
+from gateway.access.container import default_budget, memory_limit
+from gateway.pipeline.dead_letters import DeadLetterFolder
+from gateway.pipeline.delivery import Delivery
+from gateway.pipeline.pipeline import Limits as PipelineLimits
+from gateway.pipeline.pipeline import Pipeline
+from gateway.pipeline.segments import SegmentLog, SpoolError
+from gateway.pipeline.spool import DiskSpool, MemorySpool
+from gateway.query import exposition, proxy, status
+from gateway.receivers import http
+from gateway.receivers.grpc import GrpcServer
+from gateway.receivers.ingest import Ingest
+from gateway.receivers.ingest import Limits as RequestLimits
+from gateway.settings import Settings
+from gateway.telemetry.logs import facts
+from gateway.telemetry.metrics import Metrics
+from gateway.tempo.backends import make_backend
+
+logger = logging.getLogger(__name__)
+
+DELIVERY_TIMEOUT_S = 15.0
+"""Of one attempt. Tempo 3 holds a push back in steps of a second when it is behind."""
+
+DEAD_LETTER_BYTES = 64 * 2**20
+QUEUE_SHARE, QUEUE_SHARE_WITHOUT_DISK = 0.25, 0.5
+"""Part of the memory budget for what waits for delivery; the rest is for requests in hand. They
+are apart so that slow clients cannot keep delivery from going on."""
+
+EXIT_FORCED = 130
+
+EMBEDDED_NOTE = "the embedded backend is for development and tests; set TEMPO_BIN to run Tempo"
+
+
+class StartError(Exception):
+    """The gateway cannot start; the text says why and what to do."""
+
+
+class Gateway:
+    """One process: build it, ``await run()``."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._metrics = Metrics()
+        self._started_at = time.time()
+        self._stopping = False
+        limit = memory_limit(settings.container_memory)
+        total = settings.memory_bytes or default_budget(limit)
+        share = QUEUE_SHARE if settings.spool_bytes else QUEUE_SHARE_WITHOUT_DISK
+        self._queue_budget = MemoryBudget(int(total * share))
+        self._request_budget = MemoryBudget(total - self._queue_budget.limit)
+        self._metrics.on_scrape(self._refresh_gauges)
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT. Raises StartError; what had been started is undone."""
+        stop = _stop_on_signals()
+        async with AsyncExitStack() as undo:
+            await self._start(undo)
+            await stop.wait()
+            await self._stop()
+
+    # -- start -----------------------------------------------------------------------------------
+
+    async def _start(self, undo: AsyncExitStack) -> None:
+        """Bring everything up, downstream last but for the ports. ``undo`` is for a start that
+        fails half-way; after a whole start ``_stop`` has left it nothing to do.
+        """
+        settings = self._settings
+        sock = _listen(settings.host, settings.port)
+        undo.callback(sock.close)
+        self._backend = make_backend(settings)
+        undo.push_async_callback(self._backend.stop, 0.0)
+        self._pipeline = self._make_pipeline(self._open_spool())
+        undo.push_async_callback(self._pipeline.stop, backend_flushed=False)
+        self._ingest = Ingest(
+            intake=self._pipeline,
+            budget=self._request_budget,
+            metrics=self._metrics,
+            limits=RequestLimits(
+                request_bytes=settings.max_request_bytes,
+                envelope_spans=settings.batch_spans,
+                envelope_bytes=settings.batch_bytes,
+            ),
+        )
+        self._grpc = GrpcServer(
+            self._ingest,
+            host=settings.host,
+            port=settings.grpc_port,
+            max_request_bytes=settings.max_request_bytes,
+            serving=lambda: not self._stopping,
+        )
+        undo.push_async_callback(self._grpc.stop, 0.0)
+        try:
+            grpc_port = await self._grpc.start()
+        except OSError as error:
+            raise _port_taken("TCP_GRPC_PORT", settings.grpc_port, error) from error
+        self._runner = http.make_runner(self._make_web(grpc_port))
+        await self._runner.setup()
+        undo.push_async_callback(self._runner.cleanup)
+        self._site = web.SockSite(self._runner, sock)
+        await self._site.start()
+        self._pipeline.start()
+        _say_listening("http", settings.host, sock.getsockname()[1])
+        _say_listening("grpc", settings.host, grpc_port)
+        self._backend.start(self._backend_changed)
+
+    def _open_spool(self) -> DiskSpool | MemorySpool:
+        settings = self._settings
+        if not settings.spool_bytes:
+            logger.warning("no disk spool, accepted spans die with this process")
+            return MemorySpool()
+        log = SegmentLog(
+            settings.data_dir / "spool", max_bytes=settings.spool_bytes, fsync=settings.spool_fsync
+        )
+        try:
+            return DiskSpool(log, log.open())
+        except SpoolError as error:
+            raise StartError(
+                f"the spool cannot be used: {error}; GATEWAY_DATA_DIR must be writable and of this"
+                " gateway alone (GATEWAY_SPOOL_BYTES=0 does without a spool)"
+            ) from error
+
+    def _make_pipeline(self, spool: DiskSpool | MemorySpool) -> Pipeline:
+        settings = self._settings
+        dead_letters = DeadLetterFolder(
+            settings.data_dir / "dead-letters", max_bytes=DEAD_LETTER_BYTES
+        )
+        return Pipeline(
+            spool=spool,
+            delivery=Delivery(
+                self._backend.exporter, dead_letters, self._metrics, timeout_s=DELIVERY_TIMEOUT_S
+            ),
+            backend=self._backend,
+            budget=self._queue_budget,
+            metrics=self._metrics,
+            limits=PipelineLimits(
+                batch_spans=settings.batch_spans,
+                batch_bytes=settings.batch_bytes,
+                batch_timeout_s=settings.batch_timeout_s,
+                hold_s=self._backend.hold_s,
+            ),
+        )
+
+    def _make_web(self, grpc_port: int) -> web.Application:
+        app = web.Application()
+        http.add_routes(app, self._ingest)
+        exposition.add_routes(app, self._backend, self._metrics)
+        proxy.add_routes(app, self._backend, self._metrics)
+        status.add_routes(
+            app,
+            version=__version__,
+            grpc_port=grpc_port,
+            status=self._status,
+            readiness=self._not_ready,
+        )
+        return app
+
+    # -- stop ------------------------------------------------------------------------------------
+
+    async def _stop(self) -> None:
+        """End everything inside the drain timeout; what is not delivered stays in the spool."""
+        phases = _Phases.of(self._settings.drain_timeout_s)
+        logger.info("stopping", extra=facts(**phases._asdict()))
+        self._stopping = True
+        await self._site.stop()
+        await asyncio.gather(self._ingest.stop(phases.answer_s), self._grpc.stop(phases.answer_s))
+        await self._runner.cleanup()
+        drained = await self._pipeline.drain(phases.drain_s)
+        flushed = await self._backend.stop(phases.backend_s)
+        await self._pipeline.stop(backend_flushed=flushed)
+        left = self._pipeline.pending_spans
+        say = logger.warning if left else logger.info
+        say("stopped", extra=facts(drained=drained, spans_left_in_spool=left))
+
+    # -- voice -----------------------------------------------------------------------------------
+
+    def _backend_changed(self) -> None:
+        up = self._backend.state == "ready"
+        self._metrics.backend_up.series().value = up
+        self._metrics.backend_restarts.series().value = self._backend.restarts
+        if up:
+            self._pipeline.backend_ready()
+
+    def _not_ready(self) -> str | None:
+        if self._stopping:
+            return "the gateway is stopping"
+        if self._backend.state != "ready":
+            return f"the backend is {self._backend.state}: {self._backend.reason}"
+        return None
+
+    def _refresh_gauges(self) -> None:
+        self._metrics.memory_bytes.series().value = (
+            self._request_budget.used + self._queue_budget.used
+        )
+
+    def _status(self) -> Mapping[str, Any]:
+        received, kept = self._metrics.imbalance()
+        return {
+            "version": __version__,
+            "uptime_s": round(time.time() - self._started_at, 1),
+            "mode": self._backend.mode,
+            "note": EMBEDDED_NOTE if self._backend.mode == "embedded" else None,
+            "accepting": not self._stopping,
+            "backend": {
+                "state": self._backend.state,
+                "reason": self._backend.reason,
+                "restarts": self._backend.restarts,
+                "hold_s": self._backend.hold_s,
+            },
+            "queue": self._pipeline.stats(),
+            "requests": {
+                "memory_bytes": self._request_budget.used,
+                "memory_limit_bytes": self._request_budget.limit,
+                "memory_peak_bytes": self._request_budget.peak,
+            },
+            "spans": {
+                "accepted": self._metrics.accepted_spans.total(),
+                "rejected": self._metrics.rejected_spans.total(),
+                "delivered": self._metrics.delivered_spans.total(),
+                "dropped": self._metrics.dropped_spans.total(),
+                "recovered": self._metrics.recovered_spans.total(),
+            },
+            "books": {"received_less_told": received, "kept_less_accounted": kept},
+        }
+
+
+class _Phases(NamedTuple):
+    """How the drain timeout is shared out."""
+
+    answer_s: float
+    """Requests in hand are answered."""
+    drain_s: float
+    """The queue is delivered."""
+    backend_s: float
+    """The backend brings to its disk what it has."""
+
+    @classmethod
+    def of(cls, timeout_s: float) -> _Phases:
+        return cls(answer_s=timeout_s * 0.15, drain_s=timeout_s * 0.5, backend_s=timeout_s * 0.3)
+
+
+def _stop_on_signals() -> asyncio.Event:
+    """The first signal asks for a stop, the second one ends the process at once."""
+    stop = asyncio.Event()
+
+    def asked(number: int) -> None:
+        if stop.is_set():
+            logger.warning("second signal, gone at once", extra=facts(signal=number))
+            os._exit(EXIT_FORCED)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, asked, number)
+    return stop
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A bound socket that nobody shares. Raises StartError when the port is taken."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        sock = socket.create_server((host, port), family=family, backlog=1024)
+    except OSError as error:
+        raise _port_taken("PORT", port, error) from error
+    sock.setblocking(False)
+    return sock
+
+
+def _port_taken(setting: str, port: int, error: OSError) -> StartError:
+    return StartError(f"cannot listen on port {port} ({error}); free it or set {setting}")
+
+
+def _say_listening(protocol: str, host: str, port: int) -> None:
+    logger.info("listening", extra=facts(protocol=protocol, address=host, port=port))

@@ -1,0 +1,114 @@
+"""Commands and exit codes: 0 fine, 1 failed while running, 2 wrong usage or settings."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+
+from gateway import __version__
+from gateway.settings import Settings, SettingsError
+from gateway.telemetry import logs
+
+FINE, FAILED, WRONG = 0, 1, 2
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one command; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        settings = Settings.load()
+    except SettingsError as error:
+        for fault in error.faults:
+            print(f"settings: {fault}", file=sys.stderr)
+        return WRONG
+    match options.command:
+        case "settings":
+            return show_settings(settings)
+        case "version":
+            return show_versions(settings)
+        case "replay":
+            return replay_dead_letters(settings, options.directory, options.to)
+        case _:
+            return serve(settings)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m gateway", description="An OTLP gateway in front of Grafana Tempo."
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    commands.add_parser("serve", help="run the gateway (the default)")
+    commands.add_parser("settings", help="every setting with its value, default and meaning")
+    commands.add_parser("version", help="versions of the gateway and of what it runs on")
+    replay = commands.add_parser("replay", help="send dead letters to a running gateway again")
+    replay.add_argument("directory", type=Path, metavar="DIR")
+    replay.add_argument(
+        "--to", metavar="URL", help="the gateway to send to; default: the one on PORT here"
+    )
+    return parser
+
+
+# Each command imports what it needs: `settings` shall not wait for a gRPC library to load.
+
+
+def serve(settings: Settings) -> int:
+    """Run until a signal ends it."""
+    # grpcio reads these when it is loaded. It shall not tell of each child that is started, nor
+    # try to survive a fork: children are started by exec.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+    import uvloop  # noqa: PLC0415
+
+    from gateway.app import Gateway, StartError  # noqa: PLC0415
+
+    logs.configure(settings.log_level, settings.log_format)
+    try:
+        uvloop.run(Gateway(settings).run())
+    except StartError as error:
+        print(f"gateway: {error}", file=sys.stderr)
+        return FAILED
+    return FINE
+
+
+def show_settings(settings: Settings) -> int:
+    for spec, value, default in settings.describe():
+        print(f"{spec.name}={value}")
+        print(f"    {spec.meaning}")
+        print(f"    takes {spec.kind.accepts}; default: {default or 'not set'}")
+    return FINE
+
+
+def show_versions(settings: Settings) -> int:
+    from gateway.tempo.backends import find_binary  # noqa: PLC0415
+    from gateway.tempo.version import BinaryError, read_version  # noqa: PLC0415
+
+    print(f"gateway {__version__}")
+    print(f"Python {platform.python_version()}")
+    for package in ("grpcio", "protobuf", "aiohttp", "uvloop"):
+        print(f"{package} {metadata.version(package)}")
+    binary = find_binary(settings)
+    if binary is None:
+        print("Tempo not found: no TEMPO_BIN, no ./bin/tempo, none on the PATH")
+        return FINE
+    try:
+        print(f"Tempo {read_version(binary)} ({binary})")
+    except BinaryError as error:
+        print(f"Tempo {error}")
+    return FINE
+
+
+def replay_dead_letters(settings: Settings, directory: Path, to: str | None) -> int:
+    from gateway.replay import replay  # noqa: PLC0415
+
+    if not directory.is_dir():
+        print(f"replay: {directory} is no directory", file=sys.stderr)
+        return WRONG
+    url = (to or f"http://127.0.0.1:{settings.port}").rstrip("/") + "/v1/traces"
+    sent, failed = replay(directory, url, lambda fault: print(f"replay: {fault}", file=sys.stderr))
+    print(f"{sent} sent to {url}, {failed} left in {directory}")
+    return FAILED if failed else FINE
