@@ -10,7 +10,7 @@ import asyncio
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from typing import NamedTuple
 from gateway.access.budget import MemoryBudget
 from gateway.envelope import Envelope, Fate, Outcome
 from gateway.errors import Refused
-from gateway.pipeline.delivery import Delivery
+from gateway.pipeline.delivery import Delivery, Exporter
 from gateway.pipeline.pipeline import Limits, Pipeline
 from gateway.pipeline.retry import Backoff
 from gateway.pipeline.segments import SegmentLog
@@ -188,6 +188,8 @@ class Rig:
         segment_bytes: int = MIB,
         backoff: Backoff = QUICK,
         log_type: type[SegmentLog] = SegmentLog,
+        exporter: Exporter | None = None,
+        timeout_s: float = 5.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.backend = backend
@@ -203,7 +205,11 @@ class Rig:
             with ThreadPoolExecutor(1) as thread:  # not on the event loop
                 self.spool = DiskSpool(self.log, thread.submit(self.log.open).result())
         self.delivery = Delivery(
-            backend, self.dead_letters, self.metrics, timeout_s=5.0, backoff=backoff
+            exporter or backend,
+            self.dead_letters,
+            self.metrics,
+            timeout_s=timeout_s,
+            backoff=backoff,
         )
         self.pipeline = Pipeline(
             spool=self.spool,
@@ -221,17 +227,23 @@ class Rig:
 
     def offer(self, *numbers: int, tenant: str = "", padding: int = 0, spans: int = 1) -> Asked:
         """One request with an envelope for each number."""
+        payloads = [mark(number, padding=padding) for number in numbers]
+        return self.offer_payloads(payloads, numbers, tenant=tenant, spans=spans)
+
+    def offer_payloads(
+        self, payloads: Sequence[bytes], numbers: Iterable[int] = (), *, tenant: str, spans: int
+    ) -> Asked:
+        """One request of these payloads, each with so many spans."""
         asked = Asked(numbers)
         self.asked.append(asked)
 
         def settled(refused: Refused | None) -> None:
             asked.answers.append(refused)
             if refused is None:
-                count = spans * len(numbers)
+                count = spans * len(payloads)
                 self.metrics.accepted_spans.series().value += count
                 self.metrics.received_spans.series("grpc", "protobuf").value += count
 
-        payloads = [mark(number, padding=padding) for number in numbers]
         self.pipeline.offer([Envelope(tenant, p, spans, 0.0) for p in payloads], settled)
         return asked
 
