@@ -181,12 +181,23 @@ class Delivery:
 
     async def _export(self, tenant: str, payload: bytes, spans: int) -> Outcome:
         started = time.monotonic()
-        outcome = await self._exporter.export(tenant, payload, timeout_s=self._timeout_s)
+        try:
+            outcome = await self._exporter.export(tenant, payload, timeout_s=self._timeout_s)
+        except (Exception, asyncio.CancelledError) as error:
+            if _is_cancelled():
+                raise
+            outcome = self._broken_promise(error)
         self._metrics.export_duration.series().observe(time.monotonic() - started)
         self._metrics.export_requests.series(outcome.code).value += 1
         self._metrics.batch_spans.series().observe(spans)
         self._tell(outcome, spans)
         return outcome
+
+    def _broken_promise(self, error: BaseException) -> Outcome:
+        """An exporter does not raise. Where one does, the spans shall not be stranded by it."""
+        if self._throttle.ready(repr(type(error))) is not None:
+            logger.error("exporter raised", exc_info=error)
+        return Outcome(Fate.RETRY, "INTERNAL", f"the exporter raised {type(error).__name__}")
 
     async def _wait(self, delay_s: float) -> None:
         # Not wait_for: in Python 3.11 it swallows a cancellation that comes with the nudge.
@@ -242,6 +253,12 @@ class Delivery:
                     kept_quiet=kept_quiet or None,
                 ),
             )
+
+
+def _is_cancelled() -> bool:
+    """Whether it is this task that shall end, and not a call that it awaits on a closed channel."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _halves(payload: bytes, spans: int) -> list[Part]:

@@ -147,6 +147,24 @@ async def test_what_may_succeed_later_is_tried_until_it_does(case):
     assert sum(case.metrics.batch_spans.series().counts) == 201
 
 
+@pytest.mark.parametrize("error", [RuntimeError("boom"), asyncio.CancelledError()], ids=repr)
+async def test_an_exporter_that_raises_is_tried_again(case, error, caplog):
+    """It promised not to; a channel of grpcio that is closed under a call cancels its caller."""
+    errors = iter([error] * 3)
+
+    def answer(_: Attempt) -> Outcome:
+        for once in errors:
+            raise once
+        return OK
+
+    case.backend.answer = answer
+    tally = await case.settle("abc")
+    assert (tally.delivered, tally.dropped) == (3, {})
+    assert len(case.backend.attempts) == 4
+    (event,) = [r for r in caplog.records if r.exc_info]
+    assert event.exc_info[1] is error
+
+
 async def test_the_last_error_is_told_until_a_delivery_succeeds(case):
     case.script(AWAY._replace(retry_after_s=3600), OK)
     tasks = Tasks("test")
