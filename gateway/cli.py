@@ -31,6 +31,8 @@ def main(arguments: Sequence[str]) -> int:
             return show_settings(settings)
         case "version":
             return show_versions(settings)
+        case "install-tempo":
+            return install_tempo(settings, options.version, options.dir)
         case "replay":
             return replay_dead_letters(settings, options.directory, options.to)
         case _:
@@ -45,6 +47,11 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("serve", help="run the gateway (the default)")
     commands.add_parser("settings", help="every setting with its value, default and meaning")
     commands.add_parser("version", help="versions of the gateway and of what it runs on")
+    install = commands.add_parser(
+        "install-tempo", help="fetch a release of Tempo, check it and put it in place"
+    )
+    install.add_argument("--version", metavar="V", help="default: TEMPO_VERSION")
+    install.add_argument("--dir", type=Path, default=Path("bin"), metavar="DIR")
     replay = commands.add_parser("replay", help="send dead letters to a running gateway again")
     replay.add_argument("directory", type=Path, metavar="DIR")
     replay.add_argument(
@@ -99,6 +106,22 @@ def show_versions(settings: Settings) -> int:
         print(f"Tempo {read_version(binary)} ({binary})")
     except BinaryError as error:
         print(f"Tempo {error}")
+    return FINE
+
+
+def install_tempo(settings: Settings, version: str | None, directory: Path) -> int:
+    from gateway.tempo.install import InstallError, install  # noqa: PLC0415
+
+    try:
+        install(
+            (version or settings.tempo_version).removeprefix("v"),
+            directory,
+            base_url=settings.tempo_download_url,
+            say=lambda line: print(line, flush=True),
+        )
+    except InstallError as error:
+        print(f"install-tempo: {error}", file=sys.stderr)
+        return FAILED
     return FINE
 
 

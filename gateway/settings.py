@@ -262,6 +262,9 @@ class Settings:
         Kind(lambda text: text.removeprefix("v"), "a version such as 2.10.8"),
         "release that install-tempo fetches",
     )
+    tempo_download_url: str | None = _setting(
+        "TEMPO_DOWNLOAD_URL", None, _URL, "mirror for install-tempo; GitHub's releases if not set"
+    )
     tempo_otlp_endpoint: tuple[str, ...] = _setting(
         "TEMPO_OTLP_ENDPOINT",
         (),
