@@ -476,6 +476,154 @@ class ShapeSpan(_message.Message):
 Global___ShapeSpan: _TypeAlias = ShapeSpan  # noqa: Y015
 
 @_typing.final
+class Small(_message.Message):
+    """A small request: the same with an object for each resource, scope and span."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESOURCE_SPANS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def resource_spans(self) -> _containers.RepeatedCompositeFieldContainer[Global___SmallResourceSpans]: ...
+    def __init__(
+        self,
+        *,
+        resource_spans: _abc.Iterable[Global___SmallResourceSpans] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["resource_spans", b"resource_spans"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Small: _TypeAlias = Small  # noqa: Y015
+
+@_typing.final
+class SmallResourceSpans(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESOURCE_FIELD_NUMBER: _builtins.int
+    SCOPE_SPANS_FIELD_NUMBER: _builtins.int
+    SCHEMA_URL_FIELD_NUMBER: _builtins.int
+    DEPRECATED_SCOPE_SPANS_FIELD_NUMBER: _builtins.int
+    schema_url: _builtins.bytes
+    @_builtins.property
+    def resource(self) -> Global___ShapeResource: ...
+    @_builtins.property
+    def scope_spans(self) -> _containers.RepeatedCompositeFieldContainer[Global___SmallScopeSpans]: ...
+    @_builtins.property
+    def deprecated_scope_spans(self) -> Global___Beyond: ...
+    def __init__(
+        self,
+        *,
+        resource: Global___ShapeResource | None = ...,
+        scope_spans: _abc.Iterable[Global___SmallScopeSpans] | None = ...,
+        schema_url: _builtins.bytes | None = ...,
+        deprecated_scope_spans: Global___Beyond | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deprecated_scope_spans", b"deprecated_scope_spans", "resource", b"resource", "schema_url", b"schema_url"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deprecated_scope_spans", b"deprecated_scope_spans", "resource", b"resource", "schema_url", b"schema_url", "scope_spans", b"scope_spans"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SmallResourceSpans: _TypeAlias = SmallResourceSpans  # noqa: Y015
+
+@_typing.final
+class SmallScopeSpans(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCOPE_FIELD_NUMBER: _builtins.int
+    SPANS_FIELD_NUMBER: _builtins.int
+    SCHEMA_URL_FIELD_NUMBER: _builtins.int
+    schema_url: _builtins.bytes
+    @_builtins.property
+    def scope(self) -> Global___ShapeScope: ...
+    @_builtins.property
+    def spans(self) -> _containers.RepeatedCompositeFieldContainer[Global___SmallSpan]: ...
+    def __init__(
+        self,
+        *,
+        scope: Global___ShapeScope | None = ...,
+        spans: _abc.Iterable[Global___SmallSpan] | None = ...,
+        schema_url: _builtins.bytes | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["schema_url", b"schema_url", "scope", b"scope"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["schema_url", b"schema_url", "scope", b"scope", "spans", b"spans"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SmallScopeSpans: _TypeAlias = SmallScopeSpans  # noqa: Y015
+
+@_typing.final
+class SmallSpan(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRACE_ID_FIELD_NUMBER: _builtins.int
+    SPAN_ID_FIELD_NUMBER: _builtins.int
+    TRACE_STATE_FIELD_NUMBER: _builtins.int
+    PARENT_SPAN_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    START_TIME_UNIX_NANO_FIELD_NUMBER: _builtins.int
+    END_TIME_UNIX_NANO_FIELD_NUMBER: _builtins.int
+    ATTRIBUTES_FIELD_NUMBER: _builtins.int
+    DROPPED_ATTRIBUTES_COUNT_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
+    DROPPED_EVENTS_COUNT_FIELD_NUMBER: _builtins.int
+    LINKS_FIELD_NUMBER: _builtins.int
+    DROPPED_LINKS_COUNT_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    FLAGS_FIELD_NUMBER: _builtins.int
+    trace_id: _builtins.bytes
+    span_id: _builtins.bytes
+    trace_state: _builtins.bytes
+    parent_span_id: _builtins.bytes
+    name: _builtins.bytes
+    kind: _builtins.int
+    start_time_unix_nano: _builtins.int
+    end_time_unix_nano: _builtins.int
+    dropped_attributes_count: _builtins.int
+    dropped_events_count: _builtins.int
+    dropped_links_count: _builtins.int
+    flags: _builtins.int
+    @_builtins.property
+    def attributes(self) -> Global___Attribute: ...
+    @_builtins.property
+    def events(self) -> Global___ShapeEvent: ...
+    @_builtins.property
+    def links(self) -> Global___ShapeLink: ...
+    @_builtins.property
+    def status(self) -> Global___ShapeStatus: ...
+    def __init__(
+        self,
+        *,
+        trace_id: _builtins.bytes | None = ...,
+        span_id: _builtins.bytes | None = ...,
+        trace_state: _builtins.bytes | None = ...,
+        parent_span_id: _builtins.bytes | None = ...,
+        name: _builtins.bytes | None = ...,
+        kind: _builtins.int | None = ...,
+        start_time_unix_nano: _builtins.int | None = ...,
+        end_time_unix_nano: _builtins.int | None = ...,
+        attributes: Global___Attribute | None = ...,
+        dropped_attributes_count: _builtins.int | None = ...,
+        events: Global___ShapeEvent | None = ...,
+        dropped_events_count: _builtins.int | None = ...,
+        links: Global___ShapeLink | None = ...,
+        dropped_links_count: _builtins.int | None = ...,
+        status: Global___ShapeStatus | None = ...,
+        flags: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "dropped_attributes_count", b"dropped_attributes_count", "dropped_events_count", b"dropped_events_count", "dropped_links_count", b"dropped_links_count", "end_time_unix_nano", b"end_time_unix_nano", "events", b"events", "flags", b"flags", "kind", b"kind", "links", b"links", "name", b"name", "parent_span_id", b"parent_span_id", "span_id", b"span_id", "start_time_unix_nano", b"start_time_unix_nano", "status", b"status", "trace_id", b"trace_id", "trace_state", b"trace_state"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "dropped_attributes_count", b"dropped_attributes_count", "dropped_events_count", b"dropped_events_count", "dropped_links_count", b"dropped_links_count", "end_time_unix_nano", b"end_time_unix_nano", "events", b"events", "flags", b"flags", "kind", b"kind", "links", b"links", "name", b"name", "parent_span_id", b"parent_span_id", "span_id", b"span_id", "start_time_unix_nano", b"start_time_unix_nano", "status", b"status", "trace_id", b"trace_id", "trace_state", b"trace_state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SmallSpan: _TypeAlias = SmallSpan  # noqa: Y015
+
+@_typing.final
 class ShapeEvent(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

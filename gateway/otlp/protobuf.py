@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from google.protobuf.message import DecodeError
 
-from gateway.otlp.clean import are_clean
+from gateway.otlp.clean import are_clean, count_clean
 from gateway.otlp.depth import check_depth
 from gateway.otlp.fields import malformed
 from gateway.otlp.media import Decoded
@@ -21,10 +21,18 @@ only a single span may be larger.
 """
 
 
+_SMALL_BYTES = 2 * 1024
+"""Up to about five spans, a view with objects is faster than one with columns."""
+
+
 def decode_protobuf(body: bytes, *, latest_ns: int, max_spans: int, max_bytes: int) -> Decoded:
     """See ``gateway.otlp.decode.decode``; ``latest_ns`` is the last start that is taken."""
     max_bytes = min(max_bytes, _PIECE_BYTES)
     try:
+        if len(body) <= _SMALL_BYTES and len(body) <= max_bytes:
+            count = count_clean(body, latest_ns)
+            if 0 < count <= max_spans:
+                return Decoded(((body, count),), count)
         if len(body) <= max_bytes:
             spans = _spans_of(body)
             if len(spans) <= max_spans:

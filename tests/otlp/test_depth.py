@@ -12,6 +12,7 @@ from gateway.otlp.depth import MAX_DEPTH
 from gateway.otlp.fields import DELIMITED, delimited, fields
 from tests.kit.spans import make_span
 from tests.otlp.strategies import NOW_NS
+from tests.otlp.test_protobuf import PADDING
 
 GOOD = make_span(start_time_unix_nano=1).SerializeToString()
 
@@ -47,9 +48,20 @@ def nested(levels: str, innermost: bytes = b"\x18\x01") -> bytes:
 
 
 def read(body: bytes) -> int:
-    return decode(
-        body, Media.PROTOBUF, now_ns=NOW_NS, max_spans=10_000, max_bytes=3 * 2**20
-    ).accepted
+    """The spans that are accepted, whether the request is small or large."""
+    limits = {"now_ns": NOW_NS, "max_spans": 10_000, "max_bytes": 3 * 2**20}
+    outcomes = []
+    for sent in (body, body + PADDING):
+        try:
+            outcomes.append(decode(sent, Media.PROTOBUF, **limits).accepted)
+        except Refused as refused:
+            outcomes.append(refused)
+    small, large = outcomes
+    if isinstance(small, Refused) and isinstance(large, Refused):
+        assert small.cause == large.cause
+        raise small
+    assert small == large
+    return small
 
 
 @pytest.mark.parametrize("levels", ["a", "k", "ak", "kka"], ids=str)
