@@ -15,13 +15,12 @@ logger = logging.getLogger(__name__)
 _HIGH_WATER_BYTES = 64 * 2**10
 """Written and not yet taken by the socket; beyond it nothing more is read or made."""
 
-_throttle = Throttle()
-
 
 class Host(Protocol):
     """The door, as its connections see it."""
 
     timing: Timing
+    throttle: Throttle
 
     def joined(self, connection: Connection) -> None: ...
     def left(self, connection: Connection) -> None: ...
@@ -165,6 +164,12 @@ class Connection(asyncio.Protocol):
         self._end()
         self._transport.abort()
 
+    def note(self, event: str, code: str, message: str) -> None:
+        quiet = self._host.throttle.ready(code)
+        if quiet is not None:
+            told = facts(peer=self.peer, code=code, message=message, like_it=quiet or None)
+            logger.warning(event, extra=told)
+
     def hand_over(self, data: bytes) -> None:
         self._flush()
         self._ending = True
@@ -196,17 +201,11 @@ class Connection(asyncio.Protocol):
             self._speaker.receive(data, now)
 
     def _refuse_tls(self) -> None:
-        quiet = _throttle.ready("tls")
-        if quiet is not None:
-            logger.warning(
-                "tls on plaintext port",
-                extra=facts(
-                    peer=self.peer,
-                    message="the client wants TLS, and there is none on this port: use http:// or"
-                    " insecure=True",
-                    like_it=quiet or None,
-                ),
-            )
+        self.note(
+            "tls on plaintext port",
+            "TLS",
+            "the client wants TLS, and there is none on this port: use http:// or insecure=True",
+        )
         self.write(TLS_ALERT)
         self.finish()
 

@@ -16,7 +16,7 @@ from gateway.receivers.frontdoor.rpc.calls import Calls
 from gateway.receivers.frontdoor.rpc.handlers import Handler
 from gateway.receivers.frontdoor.wire import Timing
 from gateway.receivers.ingest import Ingest
-from gateway.telemetry.logs import facts
+from gateway.telemetry.logs import Throttle, facts
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +40,7 @@ class FrontDoor:
         path.
         """
         self.timing = timing or Timing()
+        self.throttle = Throttle()
         self.general = general
         self._ingest = ingest
         self._tasks = Tasks("rpc")

@@ -37,6 +37,9 @@ class Wire(Protocol):
     def abort(self) -> None:
         """End the connection at once."""
 
+    def note(self, event: str, code: str, message: str) -> None:
+        """Tell the operator. Of each code not more than one a few seconds is logged."""
+
     def hand_over(self, data: bytes) -> None:
         """Give the connection, and the input not yet used, to the general HTTP/1.1 server."""
 

@@ -40,6 +40,7 @@ class RecordedWire:
         self.ends: list[str] = []
         """Of close, finish, abort, in order."""
         self.handed_over: bytes | None = None
+        self.notes: list[tuple[str, str]] = []
 
     def write(self, data: bytes) -> None:
         self.written += data
@@ -63,6 +64,9 @@ class RecordedWire:
 
     def abort(self) -> None:
         self.ends.append("abort")
+
+    def note(self, event: str, code: str, message: str) -> None:
+        self.notes.append((event, code))
 
     def hand_over(self, data: bytes) -> None:
         self.handed_over = data

@@ -1,4 +1,4 @@
-"""Everything that is asked of OTLP/gRPC and health by grpcio's server is asked of the front door."""
+"""What is asked of OTLP/gRPC and health by grpcio's server is asked of the front door."""
 
 from __future__ import annotations
 

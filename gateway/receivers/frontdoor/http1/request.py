@@ -85,7 +85,6 @@ class RequestReader:
             self._chunks = Chunks(self.on_body)
         else:
             self._left = length = int(fields.get(b"content-length", b"0"))
-        self.keep_alive = self._parser.should_keep_alive()
         content_type = fields.get(b"content-type")
         request_id = fields.get(b"x-request-id")
         return Head(
@@ -97,6 +96,10 @@ class RequestReader:
             length,
             self._tenants,
         )
+
+    def on_headers_complete(self) -> None:
+        """Called by the parser."""
+        self.keep_alive = self._parser.should_keep_alive()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Called by the parser."""

@@ -259,6 +259,8 @@ class Http1:
         self._wire.close()
 
     def _finish(self) -> None:
+        if self._stage is _Stage.OVER:
+            return
         self._stage = _Stage.OVER
         self._input = b""
         if self._exchange is not None:

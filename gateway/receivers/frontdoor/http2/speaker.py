@@ -7,7 +7,6 @@ budget there. What goes out waits only for windows and for a peer that reads.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
@@ -30,9 +29,6 @@ from gateway.receivers.frontdoor.http2.outgoing import Outgoing
 from gateway.receivers.frontdoor.http2.patience import Patience
 from gateway.receivers.frontdoor.http2.streams import MOVES, Call, Input, State, Stream
 from gateway.receivers.frontdoor.wire import Timing, Wire
-from gateway.telemetry.logs import Throttle, facts
-
-logger = logging.getLogger(__name__)
 
 MAX_STREAMS = 256
 """Requests in hand on one connection; a client keeps further ones back."""
@@ -61,7 +57,6 @@ _DRAINING = b"draining"
 # Bound once: looking up a member of an enum costs as much as the rest of a step.
 _OPEN, _DISCARD = State.OPEN, State.DISCARDED
 _DATA, _LAST_DATA = Input.DATA, Input.LAST_DATA
-_throttle = Throttle()
 
 
 class Application(Protocol):
@@ -481,17 +476,7 @@ class Http2:
             self.wire.finish()
 
     def _fail(self, fault: ConnectionFault) -> None:
-        quiet = _throttle.ready(fault.code.name)
-        if quiet is not None:
-            logger.warning(
-                "http2 connection ended",
-                extra=facts(
-                    peer=self.wire.peer,
-                    code=fault.code.name,
-                    message=fault.message,
-                    like_it=quiet or None,
-                ),
-            )
+        self.wire.note("http2 connection ended", fault.code.name, fault.message)
         self._over = True
         self._cancel_all()
         self.wire.write(frames.goaway_frame(self._last_id, fault.code, fault.message))

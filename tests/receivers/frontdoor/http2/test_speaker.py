@@ -324,6 +324,7 @@ def test_a_fault_ends_the_connection_with_its_code(sent, code):
     received = peer.send(*sent)
     assert [seen for _, seen, _ in goaways(received)] == [code]
     assert peer.wire.ends == ["finish"]
+    assert peer.wire.notes == [("http2 connection ended", code.name)]
     assert all(call.cancelled for call in peer.calls.calls)
     assert peer.send(PING) == []
 
