@@ -24,6 +24,7 @@ from gateway.access.budget import MemoryBudget
 from gateway.access.container import default_budget, memory_limit
 from gateway.pipeline.dead_letters import DeadLetterFolder
 from gateway.pipeline.delivery import Delivery
+from gateway.pipeline.directory_lock import SpoolLocked
 from gateway.pipeline.pipeline import Limits as PipelineLimits
 from gateway.pipeline.pipeline import Pipeline
 from gateway.pipeline.segments import SegmentLog, SpoolError
@@ -121,6 +122,8 @@ class Gateway:
         self._site = web.SockSite(self._runner, sock)
         await self._site.start()
         self._pipeline.start()
+        if self._backend.mode == "embedded":
+            logger.warning(EMBEDDED_NOTE)
         _say_listening("http", settings.host, sock.getsockname()[1])
         _say_listening("grpc", settings.host, grpc_port)
         self._backend.start(self._backend_changed)
@@ -135,7 +138,7 @@ class Gateway:
         )
         try:
             return DiskSpool(log, log.open())
-        except SpoolError as error:
+        except (SpoolError, SpoolLocked) as error:
             raise StartError(
                 f"the spool cannot be used: {error}; GATEWAY_DATA_DIR must be writable and of this"
                 " gateway alone (GATEWAY_SPOOL_BYTES=0 does without a spool)"

@@ -38,6 +38,14 @@ def eventually(find: Callable[[], T], *, timeout_s: float = 20) -> T:
     return found
 
 
+def is_gone(pid: int) -> bool:
+    """True once a process has ended, whether or not its new parent has reaped it."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
 class RunningGateway:
     """``python -m gateway`` in a child process. Waits are for events, under a deadline."""
 
