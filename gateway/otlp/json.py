@@ -67,7 +67,7 @@ class Request(Object):
     snake_case: msgspec.Raw = msgspec.field(name="resource_spans", default=msgspec.Raw())
 
 
-_read = msgspec.json.Decoder(Request).decode
+_read = msgspec.json.Decoder(Request, strict=False).decode
 _read_keys = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 

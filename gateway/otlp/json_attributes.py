@@ -1,8 +1,8 @@
 """Attributes of OTLP/JSON, written in protobuf.
 
 Most attributes of a service repeat (method GET, status 200, the same host), so what was written is
-remembered by the JSON text it came from. Of 512 spans with 11 attributes, three of four repeated,
-... us a span instead of ....
+remembered by the JSON text it came from. It makes decoding three times as fast: 6 us for a span
+with ten attributes, of which one is new, instead of 19 (benchmarks/decode.py).
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from gateway.otlp.json_scalars import (
     Object,
     Problem,
     Repairs,
-    double,
     integer,
 )
 
-_MOST_KNOWN = 8192
-_LONGEST_KNOWN = 256
+_MOST_KNOWN = 16 * 1024
+_LONGEST_KNOWN = 128
+"""Together at most 7 MB."""
 _DOUBLE = struct.Struct("<d")
 _URL_SAFE = str.maketrans("-_", "+/")
 
@@ -35,7 +35,7 @@ class AnyValue(Object):
     string_value: str | None = None
     bool_value: bool | None = None
     int_value: Number = None
-    double_value: float | str | None = None
+    double_value: float | None = None
     array_value: ArrayValue | None = None
     kvlist_value: KeyValueList | None = None
     bytes_value: str | None = None
@@ -54,8 +54,8 @@ class KeyValueList(Object):
     values: list[KeyValue] | None = None
 
 
-_read_one = msgspec.json.Decoder(KeyValue).decode
-_read_all = msgspec.json.Decoder(list[KeyValue] | None).decode
+_read_one = msgspec.json.Decoder(KeyValue, strict=False).decode
+_read_all = msgspec.json.Decoder(list[KeyValue] | None, strict=False).decode
 NO_ATTRIBUTES = msgspec.Raw(b"[]")
 _known: dict[bytes, bytes] = {}
 """Attributes by their JSON text without the outer brackets, each with its length in front."""
@@ -128,7 +128,7 @@ def _value(value: AnyValue, depth: int, repairs: Repairs) -> bytes:
     if value.int_value is not None:
         return b"\x18" + varint(integer(value.int_value, INT64, repairs, ".intValue") & UINT64[1])
     if value.double_value is not None:
-        return b"\x21" + _DOUBLE.pack(double(value.double_value, ".doubleValue"))
+        return b"\x21" + _DOUBLE.pack(value.double_value)
     if value.array_value is not None:
         return delimited(b"\x2a", _array(value.array_value.values, depth + 1, repairs))
     if value.kvlist_value is not None:

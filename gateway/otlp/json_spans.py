@@ -1,8 +1,10 @@
-"""Spans of OTLP/JSON: checked, and written in protobuf in the order of their fields."""
+"""Spans of OTLP/JSON: checked, and written in protobuf."""
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
+from functools import lru_cache
 
 import msgspec
 
@@ -31,6 +33,12 @@ _KINDS = {
     "SPAN_KIND_CONSUMER": 5,
 }
 _STATUS_CODES = {"STATUS_CODE_UNSET": 0, "STATUS_CODE_OK": 1, "STATUS_CODE_ERROR": 2}
+
+_KIND_FIELDS: dict[int | str | None, bytes] = {None: b"", 0: b""}
+_KIND_FIELDS |= {kind: bytes((0x30, kind)) for kind in range(1, 6)}
+_STATUS_FIELDS: dict[int | str | None, bytes] = {None: b"\x7a\x00", 0: b"\x7a\x00"}
+_STATUS_FIELDS |= {code: bytes((0x7A, 2, 0x18, code)) for code in (1, 2)}
+"""What nearly all spans have, by number; the status without a message."""
 
 _TIMES = struct.Struct("<BQBQ")
 _TIME = struct.Struct("<BQ")
@@ -88,15 +96,12 @@ class Spans:
     def write(self, span: Span) -> bytes | None:
         """The span in protobuf; None if it breaks a rule. Raises Problem."""
         repairs = self._repairs
-        trace_id = identifier(span.trace_id, 16, repairs)
-        span_id = identifier(span.span_id, 8, repairs)
-        parent_span_id = identifier(span.parent_span_id, 8, repairs)
+        trace_id = identifier(span.trace_id, 16, repairs) if span.trace_id else b""
+        span_id = identifier(span.span_id, 8, repairs) if span.span_id else b""
+        parent_span_id = identifier(span.parent_span_id, 8, repairs) if span.parent_span_id else b""
         start_ns = integer(span.start_time_unix_nano, UINT64, repairs, ".startTimeUnixNano")
         end_ns = integer(span.end_time_unix_nano, UINT64, repairs, ".endTimeUnixNano")
-        links = [
-            (identifier(link.trace_id, 16, repairs), identifier(link.span_id, 8, repairs))
-            for link in span.links or ()
-        ]
+        links = self._link_ids(span.links) if span.links else ()
         reason = fault_of(
             trace_id, span_id, parent_span_id, start_ns, end_ns, links, self._latest_ns
         )
@@ -104,26 +109,46 @@ class Spans:
             self._report.refuse(span.name or "", trace_id, reason)
             return None
         self._report.accept()
+        kind = _KIND_FIELDS.get(span.kind)
         return b"".join(
             (
                 b"\x0a\x10",
                 trace_id,
                 b"\x12\x08",
                 span_id,
-                text(b"\x1a", span.trace_state),
+                text(b"\x1a", span.trace_state) if span.trace_state else b"",
                 b"\x22\x08" + parent_span_id if parent_span_id else b"",
-                text(b"\x2a", span.name),
-                self._enum(b"\x30", span.kind, _KINDS, ".kind"),
+                _name(span.name) if span.name else b"",
+                self._enum(b"\x30", span.kind, _KINDS, ".kind") if kind is None else kind,
                 _TIMES.pack(0x39, start_ns, 0x41, end_ns),
                 attributes(b"\x4a", span.attributes, repairs),
-                count(b"\x50", span.dropped_attributes_count, repairs, ".droppedAttributesCount"),
                 self._events(span.events) if span.events else b"",
-                count(b"\x60", span.dropped_events_count, repairs, ".droppedEventsCount"),
                 self._links(span.links, links) if span.links else b"",
-                count(b"\x70", span.dropped_links_count, repairs, ".droppedLinksCount"),
                 b"" if span.status is None else self._status(span.status),
-                self._flags(b"\x85\x01", span.flags),
+                self._flags(b"\x85\x01", span.flags) if span.flags else b"",
+                self._dropped(span),
             )
+        )
+
+    def _link_ids(self, links: list[Link]) -> list[tuple[bytes, bytes]]:
+        repairs = self._repairs
+        return [
+            (
+                identifier(link.trace_id, 16, repairs) if link.trace_id else b"",
+                identifier(link.span_id, 8, repairs) if link.span_id else b"",
+            )
+            for link in links
+        ]
+
+    def _dropped(self, span: Span) -> bytes:
+        attributes, events = span.dropped_attributes_count, span.dropped_events_count
+        if attributes is None and events is None and span.dropped_links_count is None:
+            return b""
+        repairs = self._repairs
+        return (
+            count(b"\x50", attributes, repairs, ".droppedAttributesCount")
+            + count(b"\x60", events, repairs, ".droppedEventsCount")
+            + count(b"\x70", span.dropped_links_count, repairs, ".droppedLinksCount")
         )
 
     def _events(self, events: list[Event]) -> bytes:
@@ -148,7 +173,7 @@ class Spans:
             )
         )
 
-    def _links(self, links: list[Link], ids: list[tuple[bytes, bytes]]) -> bytes:
+    def _links(self, links: list[Link], ids: Sequence[tuple[bytes, bytes]]) -> bytes:
         written = []
         for index, (link, (trace_id, span_id)) in enumerate(zip(links, ids, strict=True)):
             try:
@@ -172,6 +197,8 @@ class Spans:
         )
 
     def _status(self, status: Status) -> bytes:
+        if not status.message and status.code in _STATUS_FIELDS:
+            return _STATUS_FIELDS[status.code]
         code = self._enum(b"\x18", status.code, _STATUS_CODES, ".status.code")
         return delimited(b"\x7a", text(b"\x12", status.message) + code)
 
@@ -182,6 +209,16 @@ class Spans:
     def _flags(self, tag: bytes, value: Number) -> bytes:
         flags = integer(value, UINT32, self._repairs, ".flags")
         return tag + _FLAGS.pack(flags) if flags else b""
+
+
+def _name(name: str) -> bytes:
+    return _short_name(name) if len(name) <= 64 else text(b"\x2a", name)
+
+
+@lru_cache(4096)
+def _short_name(name: str) -> bytes:
+    """Spans have few different names (OpenTelemetry specification, "Span"), so they are kept."""
+    return text(b"\x2a", name)
 
 
 def text(tag: bytes, value: str | None) -> bytes:
