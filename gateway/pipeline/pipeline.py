@@ -288,8 +288,6 @@ class Pipeline:
             self._work.clear()
 
     def _next_due(self) -> float | None:
-        if self._ready:
-            return 0.0
         moments = []
         if self._backlog.records:
             moments.append(self._waiting_since + self._limits.batch_timeout_s)

@@ -88,6 +88,7 @@ def test_only_the_tenants_that_are_due_are_sent():
     batcher = a_batcher()
     batcher.add(record(1, "a"), 1.0)
     batcher.add(record(2, "b"), 2.0)
+    assert batcher.next_due() == 1.0 + MAX_AGE_S
     assert sequences(batcher.due(1.0 + MAX_AGE_S)) == [[1]]
     assert batcher.next_due() == 2.0 + MAX_AGE_S
 

@@ -269,11 +269,12 @@ async def test_no_more_is_read_back_than_memory_has_room_for(make):
 
 
 async def test_what_was_read_back_does_not_wait_for_its_batch_to_fill(make):
-    rig = make(memory_bytes=TIGHT, limits=SMALL_BATCHES)
-    rig.backend.gate.clear()
-    await rig.offer_all(range(105), padding=1000)
-    rig.backend.gate.set()
-    await rig.delivered()
+    rig = make(limits=SMALL_BATCHES)
+    await rig.offer_all(range(3))
+    await rig.stop()
+    start = time.monotonic()
+    await make(limits=SMALL_BATCHES, clock=lambda: time.monotonic() - start).delivered()
+    assert rig.backend.taken == [0, 1, 2]
 
 
 async def test_records_larger_than_the_memory_come_back_from_disk_one_by_one(make):
@@ -623,6 +624,19 @@ async def test_a_record_that_a_dead_backend_lost_and_the_disk_too_costs_no_other
     async with asyncio.timeout(5):
         assert await rig.pipeline.drain(NEVER_S)
     assert rig.metrics.dropped_spans.series("damaged").value == 3
+
+
+async def test_without_a_hold_time_an_ok_outlives_the_backend(make):
+    rig = make()
+
+    def answer(_: Attempt):
+        rig.backend.generation += 1
+        return OK
+
+    rig.backend.answer = answer
+    await rig.offer_all([1])
+    await rig.delivered()
+    assert rig.backend.taken == [1]
 
 
 async def test_memory_only_holds_nothing(make, forgetful):
