@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 
+import pytest
 import uvloop
+from grpc import aio
 
 ON_BOTH_LOOPS = {"test_door.py"}
 
@@ -14,3 +17,13 @@ def pytest_asyncio_loop_factories(config, item):
     if item.path.name in ON_BOTH_LOOPS:
         factories["uvloop"] = uvloop.new_event_loop
     return factories
+
+
+@pytest.fixture(scope="session", autouse=True)
+def grpcio_stays() -> Iterator[None]:
+    """Else grpcio shuts down with its last channel, which waits for a thread, and the garbage
+    collector may let that happen in the middle of our code.
+    """
+    aio.init_grpc_aio()
+    yield
+    aio.shutdown_grpc_aio()
