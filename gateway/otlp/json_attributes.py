@@ -27,6 +27,9 @@ from gateway.otlp.json_scalars import (
 _MOST_KNOWN = 16 * 1024
 _LONGEST_KNOWN = 128
 """Together at most 7 MB."""
+_LARGE_BYTES = 256 * 1024
+_LEAST_OBJECT_BYTES = 32
+"""Objects cost about 80 bytes each while a list is read. No SDK puts thousands on a span."""
 _DOUBLE = struct.Struct("<d")
 _URL_SAFE = str.maketrans("-_", "+/")
 
@@ -73,6 +76,8 @@ def attributes(tag: bytes, raw: msgspec.Raw, repairs: Repairs) -> bytes:
             return tag + tag.join(written)
         except (ValueError, Problem):
             pass  # The full reading takes what was cut wrongly, and finds where a problem is.
+    if len(listed) > _LARGE_BYTES and listed.count(b"{") > len(listed) // _LEAST_OBJECT_BYTES:
+        raise Problem("there are too many small attributes", ".attributes")
     try:
         return _key_values(tag, _read_all(listed), 1, repairs)
     except ValueError as error:

@@ -473,6 +473,7 @@ MALFORMED = {
     .encode()
     .replace(b"NAME", b"\xff"),
     "protobuf": b"\x0a\x00",
+    "null in a large document": json.dumps([None] * 2**18).encode(),
     "NaN as a number": b'{"resourceSpans":[{"scopeSpans":[{"spans":[{"flags":NaN}]}]}]}',
 }
 
@@ -583,6 +584,19 @@ def test_snake_case_document_that_is_too_deep_is_refused():
     assert refusal(body).cause is Cause.TOO_DEEP
 
 
-def test_flood_of_empty_objects_is_refused():
-    body = b'{"resourceSpans":[{"scopeSpans":[{"spans":[' + b"{}," * 500_000 + b"{}]}]}]}"
-    assert "too small" in refusal(body).message
+def test_flood_of_tiny_objects_is_refused():
+    flood = ",".join(['{"key":"k"}'] * 100_000)
+    assert (
+        "too small"
+        in refusal(b'{"resourceSpans":[{"scopeSpans":[{"spans":[%s]}]}]}' % flood.encode()).message
+    )
+    body = json.dumps(document(span(name="x" * 2**21, attributes=["ATTRIBUTES"]))).encode()
+    refused = refusal(body.replace(b'"ATTRIBUTES"', flood.encode()))
+    assert "too many small attributes" in refused.message
+    assert "spans[0].attributes" in refused.message
+
+
+def test_large_document_in_snake_case_is_not_converted():
+    decoded = read({"resource_spans": [{"x": "y" * 2**20}]})
+    assert (decoded.accepted, decoded.repairs) == (0, {})
+    assert "no resourceSpans" in decoded.message
