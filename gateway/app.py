@@ -38,6 +38,7 @@ from gateway.settings import Settings
 from gateway.telemetry.logs import facts
 from gateway.telemetry.metrics import Metrics
 from gateway.tempo.backends import make_backend
+from gateway.tempo.version import BinaryError
 
 logger = logging.getLogger(__name__)
 
@@ -90,9 +91,13 @@ class Gateway:
         settings = self._settings
         sock = _listen(settings.host, settings.port)
         undo.callback(sock.close)
-        self._backend = make_backend(settings)
+        try:
+            self._backend = make_backend(settings)
+        except BinaryError as error:
+            raise StartError(str(error)) from error
         undo.push_async_callback(self._backend.stop, 0.0)
-        self._pipeline = self._make_pipeline(self._open_spool())
+        self._spool = self._open_spool()
+        self._pipeline = self._make_pipeline(self._spool)
         undo.push_async_callback(self._pipeline.stop, backend_flushed=False)
         self._ingest = Ingest(
             intake=self._pipeline,
@@ -232,6 +237,11 @@ class Gateway:
                 "hold_s": self._backend.hold_s,
             },
             "queue": self._pipeline.stats(),
+            "spool": {
+                "bytes": self._spool.size_bytes,
+                "limit_bytes": self._settings.spool_bytes,
+                "last_error": self._spool.last_error,
+            },
             "requests": {
                 "memory_bytes": self._request_budget.used,
                 "memory_limit_bytes": self._request_budget.limit,

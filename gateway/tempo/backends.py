@@ -6,6 +6,7 @@ Three kinds of one shape. ``managed`` and ``embedded`` are children under a supe
 
 from __future__ import annotations
 
+import logging
 import shutil
 import sys
 import time
@@ -13,12 +14,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+from gateway.access.container import memory_limit
 from gateway.envelope import Outcome
 from gateway.settings import Settings
+from gateway.telemetry.logs import facts
 from gateway.tempo.client import OtlpExporter, OtlpGrpcExporter, make_exporter
+from gateway.tempo.config import command, environment, profile_for
 from gateway.tempo.supervisor import HOST, Ports, Program, Supervisor
+from gateway.tempo.version import BinaryError, read_version
 
-EMBEDDED_SHARE_OF_DISK = 2**30
+logger = logging.getLogger(__name__)
 
 
 class Backend(Protocol):
@@ -165,8 +170,34 @@ def make_backend(settings: Settings) -> Backend:
     if mode == "external":
         return ExternalBackend(settings)
     if mode == "managed":
-        raise NotImplementedError
+        return _managed(settings, binary)
     return ChildBackend("embedded", "embedded", _embedded_program(settings), hold_s=0.0)
+
+
+def _managed(settings: Settings, binary: Path | None) -> ChildBackend:
+    """Raises BinaryError where there is no Tempo that runs."""
+    if binary is None:
+        raise BinaryError(
+            "no Tempo binary: set TEMPO_BIN, or fetch one with python -m gateway install-tempo"
+        )
+    version = read_version(binary)
+    profile = profile_for(version)
+    data_dir = settings.data_dir / "tempo"
+    memory = memory_limit(settings.container_memory)
+
+    def program(ports: Ports) -> Program:
+        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        variables = environment(
+            data_dir=data_dir,
+            ports=ports,
+            retention_s=settings.tempo_retention_s,
+            container_bytes=memory,
+        )
+        return Program(command(binary, settings.tempo_config or profile.template), variables)
+
+    hold_s = profile.hold_s if settings.hold_time_s is None else settings.hold_time_s
+    logger.info("tempo found", extra=facts(path=binary, version=version, hold_s=hold_s))
+    return ChildBackend("managed", "tempo", program, hold_s)
 
 
 def _embedded_program(settings: Settings) -> Callable[[Ports], Program]:
