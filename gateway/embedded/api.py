@@ -114,7 +114,7 @@ class Api:
         )
 
     async def _exposition(self, _request: web.Request) -> web.Response:
-        text = generate_latest(self._metrics.registry)
+        text = await asyncio.to_thread(generate_latest, self._metrics.registry)
         return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
 
     async def _trace_v1(self, request: web.Request) -> web.Response:

@@ -134,5 +134,7 @@ def any_of(parts: list[Sql]) -> Sql:
 
 
 def _join(word: str, parts: list[Sql]) -> Sql:
+    if len(parts) == 1:
+        return parts[0]
     text = word.join(f"({part.text})" for part in parts)
     return Sql(text, tuple(value for part in parts for value in part.parameters))

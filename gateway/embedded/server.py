@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import logging
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import NamedTuple
@@ -30,7 +28,6 @@ logger = logging.getLogger(__name__)
 
 HOST = "127.0.0.1"
 MAX_MESSAGE_BYTES = 64 * 2**20
-_PR_SET_PDEATHSIG = 1
 _PARENT_CHECK_S = 1.0
 _EXPORT_RESPONSE = b""  # an ExportTraceServiceResponse that says nothing: all was taken
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
@@ -54,7 +51,9 @@ async def serve(options: Options) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     tasks = Tasks("embedded")
     _die_with_parent(tasks, stopping)
-    store = Store(options.data_dir, retention_s=options.retention_s, max_bytes=options.max_bytes)
+    store = await asyncio.to_thread(
+        Store, options.data_dir, retention_s=options.retention_s, max_bytes=options.max_bytes
+    )
     writer = Writer(store)
     try:
         async with _http(options, store, writer) as http_port, _otlp(options, writer) as otlp_port:
@@ -64,17 +63,15 @@ async def serve(options: Options) -> None:
             logger.info("stopping")
     finally:
         await writer.stop()
-        store.close()
+        await asyncio.to_thread(store.close)
         await tasks.stop()
 
 
 def _die_with_parent(tasks: Tasks, stopping: asyncio.Event) -> None:
-    """Linux signals the death of the parent; elsewhere, and in case the parent died before it was
-    asked to, the number of the parent is watched.
+    """By watching the number of the parent. Linux could send a signal (PR_SET_PDEATHSIG), but does
+    so when the thread ends that started this process; only who starts it knows what that thread is.
     """
     parent = os.getppid()
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
     async def watch() -> None:
         while os.getppid() == parent:  # noqa: ASYNC110 - no event tells of it
@@ -98,7 +95,7 @@ async def _http(options: Options, store: Store, writer: Writer) -> AsyncIterator
     finally:
         api.stop()
         await runner.cleanup()
-        api.close()
+        await asyncio.to_thread(api.close)
 
 
 @contextlib.asynccontextmanager

@@ -34,6 +34,8 @@ ORIGIN_REFRESH_S = 60
 """How far behind ``origins.used_s`` may be."""
 MAX_CACHED_ORIGINS = 4096
 
+_LEAST_SQLITE = (3, 35)  # has RETURNING
+
 _SCHEMA = f"""
 PRAGMA user_version = {SCHEMA_VERSION};
 CREATE TABLE origins (
@@ -121,6 +123,8 @@ class Store:
         self._max_bytes = max_bytes
         self._origins: OrderedDict[tuple[str, bytes], tuple[int, float]] = OrderedDict()
         """(tenant, digest) to (id, when its use was last noted)."""
+        if sqlite3.sqlite_version_info < _LEAST_SQLITE:
+            raise StoreError(f"SQLite {sqlite3.sqlite_version} is too old: 3.35 is needed")
         try:
             data_dir.mkdir(parents=True, exist_ok=True)
             self._db = connect(self.path)

@@ -23,8 +23,6 @@ from gateway.embedded.conditions import (
     Either,
     Filter,
     Spanset,
-    filters,
-    leaves,
 )
 from gateway.embedded.literals import duration_ns, unquote_name, unquote_string
 from gateway.embedded.stored import INTRINSICS, Field
@@ -65,17 +63,17 @@ class NotHereError(TraceqlError):
 def parse(query: str) -> Spanset:
     """Raises TraceqlError."""
     try:
-        _refuse_what_only_tempo_has(list(_PARSER.lex(query)))
-        spanset: Spanset = _PARSER.parse(query)  # type: ignore[assignment]  # _ToTree makes it
+        tokens = list(_PARSER.lex(query))
+        _refuse_what_only_tempo_has(tokens)
+        if sum(token.type in {"_AND", "_OR"} for token in tokens) >= MAX_CONDITIONS:
+            raise TraceqlError(f"more than {MAX_CONDITIONS} conditions in one query")
+        return _PARSER.parse(query)  # type: ignore[return-value]  # what _ToTree makes
     except (UnexpectedToken, UnexpectedCharacters) as error:
         raise _syntax_error(query, _position(error, query)) from None
     except VisitError as error:
         if isinstance(error.orig_exc, TraceqlError):
             raise error.orig_exc from None
         raise
-    if sum(1 for each in filters(spanset) for _ in leaves(each.condition)) > MAX_CONDITIONS:
-        raise TraceqlError(f"more than {MAX_CONDITIONS} conditions in one query")
-    return spanset
 
 
 def parse_field(name: str) -> Field:
@@ -178,6 +176,12 @@ class _ToTree(Transformer[Token, Spanset]):
 
     def either(self, left: Spanset, right: Spanset) -> Either:
         return Either(left, right)
+
+    def only_tempo(self, token: Token) -> Spanset:
+        raise TraceqlError(
+            f"parse error at line {token.line}, col {token.column}: syntax error:"
+            f" unexpected {token}"
+        )
 
     def all_of(self, left: Condition, right: Condition) -> AllOf:
         return AllOf((*left.parts, right) if isinstance(left, AllOf) else (left, right))

@@ -67,8 +67,7 @@ class Writer:
         self._waiting_bytes += len(payload)
         outcome: asyncio.Future[BadRequestError | None] = self._loop.create_future()
         self._waiting.put(Request(tenant, payload, outcome))
-        # A client that leaves does not take its request back.
-        refused = await asyncio.shield(outcome)
+        refused = await outcome  # a client that leaves does not take its request back
         if refused is not None:
             raise refused
 
