@@ -82,11 +82,15 @@ def keys(spans: Iterable[Span]) -> list[SpanKey]:
 class Sink:
     """Made by ``running_sink``. Everything may be changed while it runs."""
 
-    def __init__(self, *, max_message_bytes: int) -> None:
+    def __init__(self, *, max_message_bytes: int, durable: bool) -> None:
         self._max_message_bytes = max_message_bytes
+        self._durable = durable
         self._script: deque[Reply] = deque()
         self._by_name: dict[str, Reply] = {}
         self._let_go = asyncio.Event()
+        self._turn = asyncio.Lock()
+        self._spans_per_s: float | None = None
+        self._hurried = asyncio.Event()
         self._connections: set[asyncio.StreamWriter] = set()
         self._front: asyncio.Server | None = None
         self._server: aio.Server | None = None
@@ -104,6 +108,10 @@ class Sink:
     def address(self) -> str:
         return f"{HOST}:{self.port}"
 
+    @property
+    def alive(self) -> bool:
+        return self._front is not None
+
     # -- its will --------------------------------------------------------------------------------
 
     def script(self, *replies: Reply) -> None:
@@ -113,6 +121,16 @@ class Sink:
     def answer_span(self, name: str, reply: Reply) -> None:
         """What every request gets that has a span of this name."""
         self._by_name[name] = reply
+
+    def set_pace(self, spans_per_s: float | None) -> None:
+        """Take requests one after the other, each for as long as its spans cost; with None as fast
+        as they come.
+        """
+        self._spans_per_s = spans_per_s
+        if spans_per_s is None:
+            self._hurried.set()
+        else:
+            self._hurried.clear()
 
     def let_go(self) -> None:
         """Answer OK to those that hang, and to those that would."""
@@ -190,6 +208,8 @@ class Sink:
         request = _read(body, context)
         self.requests.append(request)
         reply = self._reply_to(request)
+        if self._spans_per_s is not None:
+            await self._take_time(len(request.spans) / self._spans_per_s)
         if reply.deed is Deed.HANG:
             await self._let_go.wait()
         elif reply.deed is Deed.RESET:
@@ -203,6 +223,12 @@ class Sink:
             await context.abort(reply.code, reply.message, details)
         return self._take(request, reply)
 
+    async def _take_time(self, seconds: float) -> None:
+        async with self._turn:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._hurried.wait()
+
     def _reply_to(self, request: Request) -> Reply:
         for name in request.names:
             if name in self._by_name:
@@ -212,7 +238,8 @@ class Sink:
     def _take(self, request: Request, reply: Reply) -> bytes:
         taken = keys(request.spans)
         self.spans.update(taken)
-        self._unflushed += taken
+        if not self._durable:
+            self._unflushed += taken
         self.names.update(request.names)
         response = ExportTraceServiceResponse()
         if reply.rejected_spans:
@@ -222,9 +249,13 @@ class Sink:
 
 
 @contextlib.asynccontextmanager
-async def running_sink(*, max_message_bytes: int = 64 * 2**20) -> AsyncIterator[Sink]:
-    """A sink that listens on a port of the system's choice."""
-    sink = Sink(max_message_bytes=max_message_bytes)
+async def running_sink(
+    *, max_message_bytes: int = 64 * 2**20, durable: bool = False
+) -> AsyncIterator[Sink]:
+    """A sink that listens on a port of the system's choice. A ``durable`` one has on its disk what
+    it says OK to.
+    """
+    sink = Sink(max_message_bytes=max_message_bytes, durable=durable)
     await sink.start()
     try:
         yield sink

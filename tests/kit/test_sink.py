@@ -98,6 +98,18 @@ async def test_what_hangs_is_answered_when_let_go(sink, export):
     await call
 
 
+async def test_at_a_pace_one_request_waits_for_the_other(sink, export):
+    sink.set_pace(1e-6)
+    tasks = [asyncio.get_running_loop().create_task(export(name)) for name in ("a", "b")]
+    async with asyncio.timeout(5):
+        while len(sink.requests) < 2:
+            await asyncio.sleep(0.001)
+    assert not sink.spans
+    sink.set_pace(None)
+    await asyncio.gather(*tasks)
+    assert sink.names == {"a": 1, "b": 1}
+
+
 async def test_a_reset_breaks_the_connection_in_the_middle_of_the_call(sink, export):
     sink.script(RESET)
     with pytest.raises(aio.AioRpcError) as broken:
@@ -125,6 +137,16 @@ async def test_a_death_loses_what_was_not_flushed_and_the_port_refuses_until_it_
     await export("again", wait=True)
     assert sink.names == {"flushed": 1, "lost": 1, "again": 1}
     assert len(sink.spans) == 2
+
+
+async def test_a_durable_one_loses_nothing():
+    async with running_sink(durable=True) as sink:
+        body = make_request(make_span("a")).SerializeToString()
+        async with aio.insecure_channel(sink.address) as channel:
+            await channel.unary_unary(EXPORT)(body)
+        await sink.die()
+        assert not sink.alive
+        assert len(sink.spans) == 1
 
 
 async def test_a_message_beyond_its_limit_is_refused_by_the_library():
