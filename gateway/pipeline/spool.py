@@ -36,6 +36,9 @@ class Spool(Protocol):
     recovered_spans: int
     """Spans of the records that were there at start, to be read and delivered first."""
 
+    last_error: str | None
+    """Why the last write failed; None once one has succeeded."""
+
     @property
     def lost_spans(self) -> int:
         """Spans of records that ``read`` has found damaged so far, and passes over for good."""
@@ -66,6 +69,7 @@ class MemorySpool:
 
     durable = False
     recovered_spans = 0
+    last_error: str | None = None
     lost_spans = 0
     size_bytes = 0
 
@@ -108,7 +112,6 @@ class DiskSpool:
         self._closed = False
         self._throttle = Throttle()
         self.last_error: str | None = None
-        """Why the last write failed; None once one has succeeded."""
 
     @property
     def size_bytes(self) -> int:
