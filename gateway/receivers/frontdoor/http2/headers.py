@@ -10,8 +10,6 @@ from hpack.table import HeaderTable
 
 from gateway.receivers.frontdoor.http2.frames import ConnectionFault, ErrorCode, StreamFault
 
-MAX_BLOCK_BYTES = 32 * 2**10
-"""Of one header block as it is sent, over all its frames."""
 MAX_LIST_BYTES = 64 * 2**10
 """Of one header block decoded, counted as RFC 9113 section 6.5.2 asks; beyond it we stop decoding,
 which is the end of the connection, since its compression state is lost."""

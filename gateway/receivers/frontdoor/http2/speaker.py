@@ -8,9 +8,10 @@ budget there. What goes out waits only for windows and for a peer that reads.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from gateway.receivers.frontdoor.http2 import frames
+from gateway.receivers.frontdoor.http2.blocks import Block, Blocks
 from gateway.receivers.frontdoor.http2.frames import (
     ConnectionFault,
     ErrorCode,
@@ -19,7 +20,6 @@ from gateway.receivers.frontdoor.http2.frames import (
     StreamFault,
 )
 from gateway.receivers.frontdoor.http2.headers import (
-    MAX_BLOCK_BYTES,
     HeaderDecoder,
     RequestHead,
     check_trailers,
@@ -27,7 +27,8 @@ from gateway.receivers.frontdoor.http2.headers import (
 from gateway.receivers.frontdoor.http2.lifetime import Due, Lifetime
 from gateway.receivers.frontdoor.http2.outgoing import Outgoing
 from gateway.receivers.frontdoor.http2.patience import Patience
-from gateway.receivers.frontdoor.http2.streams import MOVES, Call, Input, State, Stream
+from gateway.receivers.frontdoor.http2.register import Register
+from gateway.receivers.frontdoor.http2.streams import Call, Input, State, Stream
 from gateway.receivers.frontdoor.wire import Timing, Wire
 
 MAX_STREAMS = 256
@@ -39,9 +40,6 @@ CONNECTION_WINDOW = 4 * 2**20
 _MAX_SETTINGS = 64
 _TINY_BYTES = 64
 """Data in smaller pieces costs more than it brings."""
-_DISCARDED = 1000
-"""How many streams we remember to have reset while the peer was sending."""
-
 _GREETING = frames.settings_frame(
     {
         Setting.MAX_CONCURRENT_STREAMS: MAX_STREAMS,
@@ -55,8 +53,8 @@ _ARE_YOU_THERE = b"there?\x00\x00"
 _DRAINING = b"draining"
 
 # Bound once: looking up a member of an enum costs as much as the rest of a step.
-_OPEN, _DISCARD = State.OPEN, State.DISCARDED
-_DATA, _LAST_DATA = Input.DATA, Input.LAST_DATA
+_OPEN, _HALF_CLOSED = State.OPEN, State.HALF_CLOSED
+_DATA, _LAST_DATA, _ANSWERED = Input.DATA, Input.LAST_DATA, Input.ANSWERED
 
 
 class Application(Protocol):
@@ -64,15 +62,6 @@ class Application(Protocol):
 
     def request(self, speaker: Http2, stream: Stream, head: RequestHead, now: float) -> Call:
         """Begin a call; it may be answered before this returns."""
-
-
-class _Block(NamedTuple):
-    """A header block that is still coming."""
-
-    stream_id: int
-    ended: bool
-    pieces: list[bytes]
-    since: float
 
 
 class Http2:
@@ -92,10 +81,9 @@ class Http2:
         self._reader = FrameReader()
         self._headers = HeaderDecoder()
         self._patience = Patience(now)
-        self._streams: dict[int, Stream] = {}
-        self._discarded: dict[int, None] = {}
-        self._last_id = 0
-        self._block: _Block | None = None
+        self._blocks = Blocks()
+        self._register = Register()
+        self._streams = self._register.living
         self._receive_left = CONNECTION_WINDOW
         self._greeted = False
         """The peer has sent its settings."""
@@ -154,9 +142,8 @@ class Http2:
             stream.call.check(now)
         for stream in self.out.stalled(now - self._timing.stall_s):
             self._drop(stream.id, ErrorCode.CANCEL)
-        block_since = None if self._block is None else self._block.since
         for due in self._life.due(
-            now, busy=self.busy, greeted=self._greeted, block_since=block_since
+            now, busy=self.busy, greeted=self._greeted, block_since=self._blocks.since
         ):
             self._do(due)
 
@@ -180,10 +167,12 @@ class Http2:
         kind = None
         for kind, flags, stream_id, payload in self._reader.feed(data):
             try:
-                if kind == frames.DATA and self._block is None and self._greeted:
+                if kind == frames.DATA and self._blocks.since is None and self._greeted:
                     self._on_data(flags, stream_id, payload)
-                elif kind == frames.HEADERS and self._block is None and self._greeted:
-                    self._on_headers(flags, stream_id, payload)
+                elif kind == frames.HEADERS and self._blocks.since is None and self._greeted:
+                    block = self._blocks.begin(flags, stream_id, payload, self.now)
+                    if block is not None:
+                        self._on_block(block)
                 else:
                     self._on_other(kind, flags, stream_id, payload)
             except StreamFault as fault:
@@ -195,7 +184,7 @@ class Http2:
 
     def _on_other(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
         self._chore()
-        if self._block is not None and kind != frames.CONTINUATION:
+        if self._blocks.since is not None and kind != frames.CONTINUATION:
             raise _wrong("a header block is not finished, so CONTINUATION is expected")
         if not self._greeted:
             if kind != frames.SETTINGS or flags & frames.ACK:
@@ -215,14 +204,14 @@ class Http2:
         what = _LAST_DATA if flags & frames.END_STREAM else _DATA
         stream = self._streams.get(stream_id)
         if stream is None:
-            self._stray(stream_id, what)
+            self._register.stray(stream_id, what)
             return
-        stream.state = self._move(stream, what)
+        self._register.move(stream, what)
         stream.receive_left -= size
         if stream.receive_left < 0:
             raise StreamFault(ErrorCode.FLOW_CONTROL_ERROR, "more than the window allows")
         if stream.expected >= 0:
-            self._count_expected(stream, len(payload))
+            stream.count(len(payload))
         if what is _LAST_DATA:
             stream.call.data(payload, ended=True)
         elif payload:
@@ -233,70 +222,49 @@ class Http2:
         if what is _DATA and size < _TINY_BYTES:
             self._chore()
 
-    def _on_headers(self, flags: int, stream_id: int, payload: bytes) -> None:
-        if not stream_id & 1:
-            raise _wrong("a client's streams have odd numbers")
-        if flags & frames.PADDED:
-            payload = frames.unpadded(payload)
-        if flags & frames.HAS_PRIORITY:
-            if len(payload) < 5:
-                raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "priority has 5 bytes")
-            payload = payload[5:]
-        ended = bool(flags & frames.END_STREAM)
-        if flags & frames.END_HEADERS:
-            self._on_block(stream_id, payload, ended=ended)
-        else:
-            self._block = _Block(stream_id, ended, [payload], self.now)
-
     def _on_continuation(self, flags: int, stream_id: int, payload: bytes) -> None:
-        block = self._block
-        if block is None or block.stream_id != stream_id:
-            raise _wrong("CONTINUATION without its HEADERS")
-        block.pieces.append(payload)
-        if sum(map(len, block.pieces)) > MAX_BLOCK_BYTES:
-            raise _too_much(f"a header block of more than {MAX_BLOCK_BYTES} bytes")
-        if flags & frames.END_HEADERS:
-            self._block = None
-            self._on_block(stream_id, b"".join(block.pieces), ended=block.ended)
+        block = self._blocks.go_on(flags, stream_id, payload)
+        if block is not None:
+            self._on_block(block)
 
-    def _on_block(self, stream_id: int, block: bytes, *, ended: bool) -> None:
-        if stream_id > self._last_id:
-            self._last_id = stream_id
-            self._open(stream_id, block, ended=ended)
-            return
-        what = Input.LAST_HEADERS if ended else Input.HEADERS
-        stream = self._streams.get(stream_id)
+    def _on_block(self, block: Block) -> None:
+        if block.stream_id > self._register.last_id:
+            self._register.last_id = block.stream_id
+            self._open(block)
+        else:
+            self._on_trailers(block)
+
+    def _on_trailers(self, block: Block) -> None:
+        fields = self._headers.decode(block.data)
+        what = Input.LAST_HEADERS if block.ended else Input.HEADERS
+        stream = self._streams.get(block.stream_id)
         if stream is None:
-            self._headers.decode(block)
-            self._stray(stream_id, what)
+            self._register.stray(block.stream_id, what)
             return
-        fields = self._headers.decode(block)
-        stream.state = self._move(stream, what)
+        self._register.move(stream, what)
         check_trailers(fields)
-        self._count_expected(stream, 0)
+        if stream.expected >= 0:
+            stream.count(0)
         stream.call.data(b"", ended=True)
 
-    def _open(self, stream_id: int, block: bytes, *, ended: bool) -> None:
-        if len(block) > MAX_BLOCK_BYTES:
-            raise _too_much(f"a header block of more than {MAX_BLOCK_BYTES} bytes")
+    def _open(self, block: Block) -> None:
         if self._final or len(self._streams) >= MAX_STREAMS:
-            self._headers.decode(block)
+            self._headers.decode(block.data)
             raise StreamFault(ErrorCode.REFUSED_STREAM, "no more calls for now")
-        head = self._headers.request(block)
+        head = self._headers.request(block.data)
         self._life.used_at = self.now
-        state = MOVES[State.IDLE][Input.LAST_HEADERS if ended else Input.HEADERS]
+        if block.ended and head.content_length:
+            raise StreamFault(ErrorCode.PROTOCOL_ERROR, "content-length without content")
         stream = Stream(
-            stream_id,
-            State(state),
+            block.stream_id,
+            _HALF_CLOSED if block.ended else _OPEN,
             receive_left=STREAM_WINDOW,
             send_left=self.out.stream_window,
             expected=-1 if head.content_length is None else head.content_length,
         )
-        if ended and head.content_length:
-            raise StreamFault(ErrorCode.PROTOCOL_ERROR, "content-length without content")
-        self._streams[stream_id] = stream
+        self._streams[stream.id] = stream
         stream.call = self._application.request(self, stream, head, self.now)
-        if ended and stream_id in self._streams:
+        if block.ended and stream.id in self._streams:
             stream.call.data(b"", ended=True)
 
     def _on_priority(self, _flags: int, stream_id: int, payload: bytes) -> None:
@@ -309,10 +277,11 @@ class Http2:
         frames.read_number(payload, "RST_STREAM")
         stream = self._streams.get(stream_id)
         if stream is None:
-            self._stray(stream_id, Input.RESET)
+            self._register.stray(stream_id, Input.RESET)
             return
-        stream.state = self._move(stream, Input.RESET)
-        self._forget(stream)
+        self._register.move(stream, Input.RESET)
+        self._register.remove(stream)
+        self._after(stream)
         stream.call.cancel()
 
     def _on_settings(self, flags: int, stream_id: int, payload: bytes) -> None:
@@ -366,74 +335,38 @@ class Http2:
             return
         stream = self._streams.get(stream_id)
         if stream is None:
-            self._stray(stream_id, Input.WINDOW_UPDATE)
+            self._register.stray(stream_id, Input.WINDOW_UPDATE)
             return
-        stream.state = self._move(stream, Input.WINDOW_UPDATE)
+        self._register.move(stream, Input.WINDOW_UPDATE)
         self.out.grow_stream(stream, increment)
 
     # -- the life of streams ------------------------------------------------------------------
-
-    def _move(self, stream: Stream, what: Input) -> State:
-        state = MOVES[stream.state][what]
-        if isinstance(state, ErrorCode):
-            raise StreamFault(state, f"{what.name} when {State(stream.state).name}")
-        return state
-
-    def _stray(self, stream_id: int, what: Input) -> None:
-        """A frame for a stream that does not live."""
-        if stream_id > self._last_id or not stream_id & 1:
-            before = State.IDLE  # what we never opened, number 0 too
-        elif stream_id in self._discarded:
-            before = State.DISCARDED
-        else:
-            before = State.CLOSED
-        state = MOVES[before][what]
-        if isinstance(state, ErrorCode):
-            raise ConnectionFault(state, f"{what.name} for stream {stream_id}, {before.name}")
-        if before is State.DISCARDED and state is State.CLOSED:
-            del self._discarded[stream_id]
 
     def _ended(self, stream: Stream) -> None:
         """The end of an answer was written."""
         self.answers += 1
         if stream.state is _OPEN:
             self.wire.write(frames.reset_frame(stream.id, ErrorCode.NO_ERROR))
-        stream.state = State(MOVES[stream.state][Input.ANSWERED])
-        self._forget(stream)
+        self._register.end(stream, _ANSWERED)
+        self._after(stream)
 
     def _drop(self, stream_id: int, code: ErrorCode) -> None:
         """RST_STREAM, whether the stream lives or not."""
         self.wire.write(frames.reset_frame(stream_id, code))
         stream = self._streams.get(stream_id)
         if stream is None:
-            self._discard(stream_id)
+            self._register.discard(stream_id)
             return
-        stream.state = State(MOVES[stream.state][Input.DROPPED])
-        self._forget(stream)
+        self._register.end(stream, Input.DROPPED)
+        self._after(stream)
         stream.call.cancel()
 
-    def _forget(self, stream: Stream) -> None:
-        del self._streams[stream.id]
+    def _after(self, stream: Stream) -> None:
+        """A stream has ended."""
         if stream.blocked_since is not None:
             self.out.forget(stream)
-        if stream.state is _DISCARD:
-            self._discard(stream.id)
         if self._leaving:
             self._close_when_done()
-
-    def _discard(self, stream_id: int) -> None:
-        self._discarded[stream_id] = None
-        if len(self._discarded) > _DISCARDED:
-            del self._discarded[next(iter(self._discarded))]
-
-    def _count_expected(self, stream: Stream, size: int) -> None:
-        """Hold the body against content-length (section 8.1.1)."""
-        if stream.expected < 0:
-            return
-        stream.expected -= size
-        ended = stream.state is not _OPEN
-        if stream.expected < 0 or (ended and stream.expected):
-            raise StreamFault(ErrorCode.PROTOCOL_ERROR, "content-length is not the length")
 
     def _open_connection_window(self) -> None:
         if self._receive_left < 0:
@@ -467,7 +400,7 @@ class Http2:
     def _say_last_word(self) -> None:
         if not self._final:
             self._final = self._leaving = True
-            self.wire.write(frames.goaway_frame(self._last_id, ErrorCode.NO_ERROR))
+            self.wire.write(frames.goaway_frame(self._register.last_id, ErrorCode.NO_ERROR))
             self._close_when_done()
 
     def _close_when_done(self) -> None:
@@ -479,7 +412,7 @@ class Http2:
         self.wire.note("http2 connection ended", fault.code.name, fault.message)
         self._over = True
         self._cancel_all()
-        self.wire.write(frames.goaway_frame(self._last_id, fault.code, fault.message))
+        self.wire.write(frames.goaway_frame(self._register.last_id, fault.code, fault.message))
         self.wire.finish()
 
     def _cancel_all(self) -> None:

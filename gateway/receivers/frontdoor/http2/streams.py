@@ -6,7 +6,7 @@ from collections import deque
 from enum import IntEnum, auto
 from typing import Protocol
 
-from gateway.receivers.frontdoor.http2.frames import ErrorCode
+from gateway.receivers.frontdoor.http2.frames import ErrorCode, StreamFault
 
 
 class State(IntEnum):
@@ -53,8 +53,6 @@ MOVES: dict[State, dict[Input, State | ErrorCode]] = {
         Input.LAST_DATA: State.HALF_CLOSED,
         Input.WINDOW_UPDATE: State.OPEN,
         Input.RESET: State.CLOSED,
-        Input.ANSWERED: State.DISCARDED,  # an early answer; RST_STREAM(NO_ERROR) follows it
-        Input.DROPPED: State.DISCARDED,
     },
     State.HALF_CLOSED: {
         Input.HEADERS: ErrorCode.STREAM_CLOSED,
@@ -63,8 +61,6 @@ MOVES: dict[State, dict[Input, State | ErrorCode]] = {
         Input.LAST_DATA: ErrorCode.STREAM_CLOSED,
         Input.WINDOW_UPDATE: State.HALF_CLOSED,
         Input.RESET: State.CLOSED,
-        Input.ANSWERED: State.CLOSED,
-        Input.DROPPED: State.CLOSED,
     },
     State.CLOSED: {
         Input.HEADERS: ErrorCode.STREAM_CLOSED,
@@ -83,8 +79,20 @@ MOVES: dict[State, dict[Input, State | ErrorCode]] = {
         Input.RESET: State.CLOSED,
     },
 }
-"""The next state, or what the peer did wrong: a fault of the stream where it lives (OPEN,
-HALF_CLOSED), else of the connection. A pair that is absent is a bug of ours."""
+"""What the peer may do: the next state, or what was wrong about it, a fault of the stream where it
+lives (OPEN, HALF_CLOSED), else of the connection."""
+
+ENDS: dict[State, dict[Input, State]] = {
+    State.OPEN: {
+        Input.ANSWERED: State.DISCARDED,  # an early answer; RST_STREAM(NO_ERROR) follows it
+        Input.DROPPED: State.DISCARDED,
+    },
+    State.HALF_CLOSED: {
+        Input.ANSWERED: State.CLOSED,
+        Input.DROPPED: State.CLOSED,
+    },
+}
+"""What we may do. A pair that is absent is a bug of ours."""
 
 
 class Call(Protocol):
@@ -130,7 +138,7 @@ class Stream:
         self.send_left = send_left
         """Bytes that we may still send."""
         self.expected = expected
-        """Bytes still to come by content-length; -1 if it was not told."""
+        """Bytes still to come by content-length; negative if it was not told."""
         self.outbox: deque[memoryview] | None = None
         """Data that waits for a window."""
         self.trailers: bytes | None = None
@@ -138,3 +146,11 @@ class Stream:
         self.blocked_since: float | None = None
         self.begun = False
         """True once an answer with a body has begun."""
+
+    def count(self, size: int) -> None:
+        """Hold the body against content-length (RFC 9113, section 8.1.1). Raises StreamFault."""
+        self.expected -= size
+        ended = self.state is State.HALF_CLOSED
+        if self.expected < 0 or (ended and self.expected):
+            message = "content-length is not the length"
+            raise StreamFault(ErrorCode.PROTOCOL_ERROR, message)

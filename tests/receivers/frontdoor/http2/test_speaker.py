@@ -10,6 +10,7 @@ from gateway.receivers.frontdoor.http2 import speaker as module
 from gateway.receivers.frontdoor.http2.frames import ErrorCode, Setting, frame, settings_frame
 from gateway.receivers.frontdoor.http2.headers import encode
 from gateway.receivers.frontdoor.http2.outgoing import Answer
+from gateway.receivers.frontdoor.http2.register import MAX_DISCARDED
 from gateway.receivers.frontdoor.wire import Timing
 from tests.receivers.frontdoor.peers import (
     BLOCK,
@@ -708,5 +709,5 @@ def test_memory_of_ended_streams_is_bounded():
         call = peer.open(2 * index + 1)
         call.speaker.out.answer(call.stream, CLEAN)
     assert peer.alive
-    assert len(peer.speaker._discarded) <= module._DISCARDED
+    assert len(peer.speaker._register._discarded) <= MAX_DISCARDED
     assert not peer.speaker._streams

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.receivers.frontdoor.http2.frames import ErrorCode
-from gateway.receivers.frontdoor.http2.streams import MOVES, Input, State
+from gateway.receivers.frontdoor.http2.streams import ENDS, MOVES, Input, State
 
 FROM_PEER = [what for what in Input if what not in {Input.ANSWERED, Input.DROPPED}]
 
@@ -16,7 +16,7 @@ def test_whatever_the_peer_does_has_an_answer(state, what):
 
 @pytest.mark.parametrize("what", [Input.ANSWERED, Input.DROPPED])
 def test_we_end_only_streams_that_live(what):
-    assert {state for state in State if what in MOVES[state]} == {State.OPEN, State.HALF_CLOSED}
+    assert {state for state in ENDS if what in ENDS[state]} == {State.OPEN, State.HALF_CLOSED}
 
 
 def test_a_stream_never_lives_again():
