@@ -38,8 +38,10 @@ TESTED_ELSEWHERE = {
         "receivers/frontdoor/wire",
     ],
     "receivers/frontdoor/http2/test_speaker.py": [
+        "receivers/frontdoor/http2/blocks",
         "receivers/frontdoor/http2/lifetime",
         "receivers/frontdoor/http2/outgoing",
+        "receivers/frontdoor/http2/register",
     ],
     "receivers/frontdoor/rpc/test_export.py": [
         "receivers/frontdoor/rpc/calls",

@@ -159,6 +159,18 @@ def test_a_constant_answer_waits_for_windows_too():
     assert not peer.raw.speaker.busy
 
 
+def test_a_constant_answer_waits_for_the_window_of_the_connection_too():
+    peer = RawPeer()
+    peer.open(1, ended=True).answer(bytes(frames.DEFAULT_WINDOW - 4))
+    call = peer.open(3, ended=True)
+    peer.read()
+    call.speaker.out.answer(call.stream, CLEAN)
+    assert [len(payload) for kind, _, _, payload in peer.read() if kind == frames.DATA] == [4]
+    received = peer.send(window(0, 10))
+    assert [len(payload) for kind, _, _, payload in received if kind == frames.DATA] == [1]
+    assert not peer.speaker.busy
+
+
 def test_answers_share_the_window_of_the_connection():
     peer = RawPeer()
     calls = [peer.open(1, ended=True), peer.open(3, ended=True)]
