@@ -38,9 +38,7 @@ _FUNCTION = re.compile(
     r"count|avg|max|min|sum|by|coalesce|select|rate|compare|topk|bottomk|\w+_over_time"
 )
 _BEFORE_OPERAND = frozenset(["LBRACE", "LPAR", "COMPARISON", "_AND", "_OR"])
-_ONLY_TEMPO = frozenset(
-    ["nestedSetLeft", "nestedSetRight", "nestedSetParent", "span:childCount", "childCount"]
-)
+_ONLY_TEMPO = frozenset(["nestedSetLeft", "nestedSetRight", "nestedSetParent", "span:childCount"])
 _LONG_NAMES = {
     "span:name": "name",
     "span:status": "status",
