@@ -59,6 +59,10 @@ class StartError(Exception):
     """The gateway cannot start; the text says why and what to do."""
 
 
+class RunError(Exception):
+    """The gateway has stopped since it could not go on."""
+
+
 class Gateway:
     """One process: build it, ``await run()``."""
 
@@ -73,14 +77,26 @@ class Gateway:
         self._queue_budget = MemoryBudget(int(total * share))
         self._request_budget = MemoryBudget(total - self._queue_budget.limit)
         self._metrics.on_scrape(self._refresh_gauges)
+        self._stop_asked = asyncio.Event()
+        self._fault: BaseException | None = None
 
     async def run(self) -> None:
-        """Serve until SIGTERM or SIGINT. Raises StartError; what had been started is undone."""
-        stop = _stop_on_signals()
+        """Serve until SIGTERM or SIGINT. Raises StartError; what had been started is undone.
+
+        Raises RunError after a fault of its own: an orderly stop, since a new process finds in the
+        spool what this one can no longer deliver.
+        """
+        _stop_on_signals(self._stop_asked)
         async with AsyncExitStack() as undo:
             await self._start(undo)
-            await stop.wait()
+            await self._stop_asked.wait()
             await self._stop()
+        if self._fault is not None:
+            raise RunError(f"stopped by a fault of its own: {self._fault!r}") from self._fault
+
+    def _failed(self, fault: BaseException) -> None:
+        self._fault = fault
+        self._stop_asked.set()
 
     # -- start -----------------------------------------------------------------------------------
 
@@ -162,6 +178,7 @@ class Gateway:
             backend=self._backend,
             budget=self._queue_budget,
             metrics=self._metrics,
+            failed=self._failed,
             limits=PipelineLimits(
                 batch_spans=settings.batch_spans,
                 batch_bytes=settings.batch_bytes,
@@ -273,9 +290,8 @@ class _Phases(NamedTuple):
         return cls(answer_s=timeout_s * 0.15, drain_s=timeout_s * 0.5, backend_s=timeout_s * 0.3)
 
 
-def _stop_on_signals() -> asyncio.Event:
+def _stop_on_signals(stop: asyncio.Event) -> None:
     """The first signal asks for a stop, the second one ends the process at once."""
-    stop = asyncio.Event()
 
     def asked(number: int) -> None:
         if stop.is_set():
@@ -285,7 +301,6 @@ def _stop_on_signals() -> asyncio.Event:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, asked, number)
-    return stop
 
 
 def _listen(host: str, port: int) -> socket.socket:

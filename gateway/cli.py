@@ -71,12 +71,12 @@ def serve(settings: Settings) -> int:
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     import uvloop  # noqa: PLC0415
 
-    from gateway.app import Gateway, StartError  # noqa: PLC0415
+    from gateway.app import Gateway, RunError, StartError  # noqa: PLC0415
 
     logs.configure(settings.log_level, settings.log_format)
     try:
         uvloop.run(Gateway(settings).run())
-    except StartError as error:
+    except (StartError, RunError) as error:
         print(f"gateway: {error}", file=sys.stderr)
         return FAILED
     return FINE

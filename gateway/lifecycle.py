@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from gateway.telemetry.logs import facts
@@ -13,10 +13,14 @@ logger = logging.getLogger(__name__)
 
 
 class Tasks:
-    """The background tasks of one part. A task that fails is logged; ``stop`` ends them all."""
+    """The background tasks of one part. A task that fails is logged; ``stop`` ends them all.
 
-    def __init__(self, owner: str) -> None:
+    ``failed`` is told of a failure that the part cannot work on without.
+    """
+
+    def __init__(self, owner: str, failed: Callable[[BaseException], None] | None = None) -> None:
         self._owner = owner
+        self._failed = failed
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def __len__(self) -> int:
@@ -32,6 +36,8 @@ class Tasks:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("task failed", exc_info=error, extra=facts(task=task.get_name()))
+            if self._failed is not None:
+                self._failed(error)
 
     async def stop(self) -> None:
         """Cancel what still runs and wait until nothing does. Safe twice."""

@@ -50,3 +50,16 @@ async def test_a_task_that_ends_is_forgotten():
     await done.wait()
     await asyncio.sleep(0)
     assert len(tasks) == 0
+
+
+async def test_who_cannot_do_without_a_task_is_told_of_its_failure():
+    faults: list[BaseException] = []
+    tasks = Tasks("part", faults.append)
+
+    async def work():
+        raise RuntimeError("boom")
+
+    tasks.spawn(work(), "work")
+    while len(tasks):
+        await asyncio.sleep(0)
+    assert [str(fault) for fault in faults] == ["boom"]

@@ -79,8 +79,10 @@ class Pipeline:
         budget: MemoryBudget,
         metrics: Metrics,
         limits: Limits,
+        failed: Callable[[BaseException], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """``failed`` is told of a fault of the pipeline's own after which it delivers no more."""
         self._spool = spool
         self._delivery = delivery
         self._backend = backend
@@ -105,7 +107,7 @@ class Pipeline:
         self._sending = 0
         """Deliveries under way. Counted here, since a task that ends wakes the feeder before it is
         gone from ``_sends``."""
-        self._loops = Tasks("pipeline")
+        self._loops = Tasks("pipeline", failed)
         self._writing = 0
         """Offers that the spool has not answered yet."""
         self._accepting = True

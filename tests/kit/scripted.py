@@ -197,6 +197,7 @@ class Rig:
         self.budget = MemoryBudget(memory_bytes)
         self.dead_letters = DeadLetterBox()
         self.asked: list[Asked] = []
+        self.faults: list[BaseException] = []
         self.spool: Spool = MemorySpool()
         if directory is not None:
             self.log = log_type(
@@ -218,6 +219,7 @@ class Rig:
             budget=self.budget,
             metrics=self.metrics,
             limits=limits,
+            failed=self.faults.append,
             clock=clock,
         )
 

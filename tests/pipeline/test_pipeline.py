@@ -77,6 +77,19 @@ class BusyThread:
         self._gate.set()
 
 
+async def test_a_fault_of_its_own_is_told_to_who_can_start_anew(make, backend):
+    """Without the loops nothing would ever be delivered, and nobody would know."""
+
+    class Broken(ScriptedBackend):
+        def alive_s(self) -> float:
+            raise RuntimeError("boom")
+
+    rig = Rig(Broken()).start()
+    await until(lambda: rig.faults)
+    assert str(rig.faults[0]) == "boom"
+    await rig.stop()
+
+
 # -- delivery --------------------------------------------------------------------------------------
 
 
