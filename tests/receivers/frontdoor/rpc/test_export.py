@@ -105,6 +105,15 @@ async def test_small_pieces_do_not_pile_up(peer):
     assert len(call._exchange._pieces) == 1
 
 
+async def test_what_follows_the_message_is_ignored_while_the_answer_is_awaited(peer):
+    peer.intake.holding = True
+    peer.send(headers(1, block()), data(1, MESSAGE), data(1, MESSAGE), data(1, b"x", ended=True))
+    assert peer.intake.open == 1
+    peer.intake.settle()
+    assert status(peer.read())["grpc-status"] == "0"
+    assert peer.intake.spans == 3
+
+
 @pytest.mark.parametrize("step_s", [TIMING.body_idle_s + 1, TIMING.body_idle_s / 2])
 async def test_a_slow_message_is_told_so(peer, step_s):
     peer.send(headers(1, block()), data(1, MESSAGE[:20]))
