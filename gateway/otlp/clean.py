@@ -65,8 +65,10 @@ def are_clean(spans: Sequence[bytes], columns: ShapeSpan, latest_ns: int) -> boo
 
 
 def _have_good_ids(spans: Sequence[bytes]) -> bool:
-    """Whether each span begins with good ids. A zero id is looked for anywhere in the heads: what
-    looks like one by chance fails the proof only.
+    """Whether each span begins with good ids.
+
+    A span that can be parsed and begins so has a whole head, so no short one shifts the others. A
+    zero id is looked for anywhere: what looks like one by chance fails the proof only.
     """
     count = len(spans)
     heads = b"".join([span[:_HEAD_BYTES] for span in spans])

@@ -19,8 +19,6 @@ _PIECE_BYTES = 4 * 1024 * 1024
 """Most that is looked at in one go, since a view of hostile data takes up to twenty times its size;
 only a single span may be larger.
 """
-
-
 _SMALL_BYTES = 2 * 1024
 """Up to about five spans, a view with objects is faster than one with columns."""
 
@@ -41,7 +39,7 @@ def decode_protobuf(body: bytes, *, latest_ns: int, max_spans: int, max_bytes: i
                 return _salvaged([(body, spans, False)], latest_ns)
         return _salvaged(_pieces(body, latest_ns, max_spans, max_bytes), latest_ns)
     except DecodeError as error:
-        malformed(str(error))
+        malformed(str(error).rpartition(": ")[2])
 
 
 def _spans_of(piece: bytes) -> list[bytes]:
