@@ -52,6 +52,9 @@ are apart so that slow clients cannot keep delivery from going on."""
 
 EXIT_FORCED = 130
 
+SERVES = {"http": "OTLP/HTTP, query API, metrics, status", "grpc": "OTLP/gRPC"}
+"""For people who look into the log for what they are to send where."""
+
 EMBEDDED_NOTE = "the embedded backend is for development and tests; set TEMPO_BIN to run Tempo"
 
 
@@ -319,4 +322,7 @@ def _port_taken(setting: str, port: int, error: OSError) -> StartError:
 
 
 def _say_listening(protocol: str, host: str, port: int) -> None:
-    logger.info("listening", extra=facts(protocol=protocol, address=host, port=port))
+    logger.info(
+        "listening",
+        extra=facts(protocol=protocol, address=host, port=port, serves=SERVES[protocol]),
+    )
