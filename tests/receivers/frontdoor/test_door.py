@@ -253,6 +253,31 @@ async def test_a_peer_that_reads_nothing_is_let_go_and_makes_nothing_pile_up():
             await eventually(lambda: not door.grpc.door._connections)
 
 
+async def test_nothing_is_read_from_a_peer_that_does_not_read(door):
+    with socket.create_connection((HOST, door.http_port)) as peer:
+        peer.setblocking(False)
+        loop = asyncio.get_running_loop()
+        sending = asyncio.ensure_future(loop.sock_sendall(peer, post(b"\xff") * 300_000))
+        await eventually(lambda: any(made.paused for made in door.grpc.door._connections))
+        (made,) = door.grpc.door._connections
+        assert not made._transport.is_reading()
+        sending.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await sending
+    await eventually(lambda: not door.grpc.door._connections)
+
+
+async def test_a_peer_that_stays_after_our_last_words_is_cut_off():
+    async with (
+        started_door(timing=QUICK._replace(linger_s=0.05)) as door,
+        connection(door) as (reader, writer),
+    ):
+        writer.write(PREFACE + b"garbage that is no frame")
+        assert next(goaways(await read_frames(reader)))[1] is not ErrorCode.NO_ERROR
+        await eventually(lambda: not door.grpc.door._connections)
+        assert not writer.is_closing()
+
+
 async def test_answers_wait_for_a_peer_that_reads_late(door):
     async with connection(door) as (reader, writer):
         count = 3000

@@ -24,12 +24,12 @@ PAYLOAD = make_payload(3)
 MESSAGE = b"\0" + len(PAYLOAD).to_bytes(4, "big") + PAYLOAD
 
 
-def block(**fields: str) -> bytes:
+def block(path: str = EXPORT_METHOD, **fields: str) -> bytes:
     return encode(
         [
             (":method", "POST"),
             (":scheme", "http"),
-            (":path", EXPORT_METHOD),
+            (":path", path),
             ("content-type", "application/grpc"),
             *((name.replace("_", "-"), value) for name, value in fields.items()),
         ]
@@ -80,6 +80,16 @@ def test_however_a_message_is_cut_it_is_taken_once():
         check()
 
     asyncio.run(on_a_loop())
+
+
+async def test_a_call_that_is_not_served_is_answered_when_it_has_begun_to_send(peer):
+    """Before that, grpcio's clients would lose the answer."""
+    unknown = block("/x/Y")
+    assert peer.send(headers(1, unknown)) == []
+    assert status(peer.send(data(1, b"x")))["grpc-status"] == "12"
+    assert peer.send(headers(3, unknown)) == []
+    assert peer.after(TIMING.body_idle_s - 1) == []
+    assert status(peer.after(2))["grpc-status"] == "12"
 
 
 async def test_the_size_is_refused_before_the_message_comes(peer):
