@@ -291,6 +291,8 @@ class Exchange:
     def _refuse(self, refused: Refused) -> None:
         if self._stage is _Stage.OVER:
             return
+        # Its frames hold the body, which would outlive its reservation until the answer is sent.
+        refused.__traceback__ = refused.__context__ = refused.__cause__ = None
         self._ingest.books.refusal(self._head.sender, refused)
         self._tell(Reply.of_refusal(self._media, refused))
 

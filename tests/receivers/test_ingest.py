@@ -202,6 +202,13 @@ def test_json_that_would_become_too_much_is_refused_before_it_is_decoded(client)
     assert "GATEWAY_MEMORY_BYTES" in reply.refused.message
 
 
+@pytest.mark.parametrize("body", [b"," * 10_000, b"[" * 100], ids=["too large", "malformed"])
+def test_a_refusal_holds_nothing_of_its_request(client, body):
+    """Until its answer is sent, which a slow client delays, while the memory counts as released."""
+    refused = client.send(body, content_type="application/json").refused
+    assert (refused.__traceback__, refused.__context__, refused.__cause__) == (None, None, None)
+
+
 def test_requests_that_fit_alone_but_not_together_come_through_one_by_one(client):
     first = client.begin(content_length=100_000)
     client.budget.try_reserve(900_000)
