@@ -155,6 +155,20 @@ def _read_urls(text: str) -> tuple[str, ...]:
     return tuple(_read_url(item) for item in _items(text))
 
 
+_HANDED_ON = re.compile(
+    "PATH|HOME|TMPDIR|TZ|LANG|LC_ALL|LD_LIBRARY_PATH|SSL_CERT_FILE|SSL_CERT_DIR"
+    "|(http|https|no)_proxy|(HTTP|HTTPS|NO)_PROXY|AWS_[A-Z_]+|GOGC|GOMEMLIMIT|GOMAXPROCS|GODEBUG"
+)
+
+
+def child_environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """What a child process gets of our environment: where things are, the way out, and Go's own
+    settings. Nothing else, since tokens and keys are in it too.
+    """
+    environ = os.environ if environ is None else environ
+    return {name: value for name, value in environ.items() if _HANDED_ON.fullmatch(name)}
+
+
 _TEXT = Kind(str, "text")
 _PATH = Kind(Path, "a path")
 _DURATION_KIND = Kind(parse_duration, "a duration such as 200ms, 5s or 1h", format_duration)
@@ -204,6 +218,14 @@ class Settings:
         "logfmt",
         _choice("logfmt", "json"),
         "one event a line on stderr, in this form",
+    )
+
+    grpc_engine: str = _setting(
+        "GATEWAY_GRPC_ENGINE",
+        "own",
+        _choice("own", "grpcio"),
+        "own: one server of our own, which speaks every protocol on both ports; grpcio: the servers"
+        " of aiohttp and grpcio, one protocol a port",
     )
 
     max_request_bytes: int = _setting(

@@ -6,7 +6,6 @@ Three kinds of one shape. ``managed`` and ``embedded`` are children under a supe
 
 from __future__ import annotations
 
-import logging
 import shutil
 import sys
 import time
@@ -15,15 +14,14 @@ from pathlib import Path
 from typing import Protocol
 
 from gateway.access.container import memory_limit
-from gateway.envelope import Outcome
-from gateway.settings import Settings
-from gateway.telemetry.logs import facts
-from gateway.tempo.client import OtlpExporter, OtlpGrpcExporter, make_exporter
-from gateway.tempo.config import command, environment, profile_for
-from gateway.tempo.supervisor import HOST, Ports, Program, Supervisor
-from gateway.tempo.version import BinaryError, read_version
-
-logger = logging.getLogger(__name__)
+from gateway.settings import Settings, child_environment
+from gateway.tempo.balance import BalancedExporter
+from gateway.tempo.child import Program
+from gateway.tempo.children import ChildBackend
+from gateway.tempo.client import OtlpExporter, make_exporter
+from gateway.tempo.managed import managed_tempo
+from gateway.tempo.ports import Ports
+from gateway.tempo.version import BinaryError
 
 
 class Backend(Protocol):
@@ -67,73 +65,6 @@ def find_binary(settings: Settings) -> Path | None:
     return Path(found).absolute() if found else None
 
 
-class ChildExporter:
-    """Delivers to a supervised child, on whatever port it has at the moment."""
-
-    def __init__(self, ports: Callable[[], Ports]) -> None:
-        self._ports = ports
-        self._address = ""
-        self._exporter: OtlpGrpcExporter | None = None
-
-    async def export(self, tenant: str, payload: bytes, *, timeout_s: float) -> Outcome:
-        address = f"{HOST}:{self._ports().otlp}"
-        if self._exporter is None or address != self._address:
-            await self.close()
-            self._address, self._exporter = address, OtlpGrpcExporter(address)
-        return await self._exporter.export(tenant, payload, timeout_s=timeout_s)
-
-    async def close(self) -> None:
-        if self._exporter is not None:
-            await self._exporter.close()
-
-
-class ChildBackend:
-    """Tempo or the embedded backend, as a child of this process."""
-
-    def __init__(
-        self, mode: str, name: str, program: Callable[[Ports], Program], hold_s: float
-    ) -> None:
-        self.mode = mode
-        self.hold_s = hold_s
-        self._supervisor = Supervisor(name, program, changed=self._told)
-        self._changed: Callable[[], None] = lambda: None
-        self.exporter: OtlpExporter = ChildExporter(lambda: self._supervisor.ports)
-
-    def _told(self) -> None:
-        self._changed()
-
-    @property
-    def base_url(self) -> str | None:
-        return self._supervisor.base_url if self._supervisor.pid is not None else None
-
-    @property
-    def state(self) -> str:
-        return self._supervisor.state.value
-
-    @property
-    def reason(self) -> str:
-        return self._supervisor.reason
-
-    @property
-    def generation(self) -> int:
-        return self._supervisor.generation
-
-    @property
-    def restarts(self) -> int:
-        return self._supervisor.restarts
-
-    def alive_s(self) -> float:
-        return self._supervisor.alive_s()
-
-    def start(self, changed: Callable[[], None]) -> None:
-        self._changed = changed
-        self._supervisor.start()
-
-    async def stop(self, timeout_s: float) -> bool:
-        await self.exporter.close()
-        return await self._supervisor.stop(timeout_s)
-
-
 class ExternalBackend:
     """Somebody else's Tempo. Nobody knows of its life, so it counts as alive and ready."""
 
@@ -144,8 +75,12 @@ class ExternalBackend:
     restarts = 0
 
     def __init__(self, settings: Settings) -> None:
-        (url,) = settings.tempo_otlp_endpoint
-        self.exporter: OtlpExporter = make_exporter(url, settings.tempo_otlp_headers)
+        exporters = [
+            make_exporter(url, settings.tempo_otlp_headers) for url in settings.tempo_otlp_endpoint
+        ]
+        self.exporter: OtlpExporter = (
+            exporters[0] if len(exporters) == 1 else BalancedExporter(exporters)
+        )
         self.hold_s = settings.hold_time_s or 0.0
         self.base_url = settings.tempo_query_url
 
@@ -161,7 +96,7 @@ class ExternalBackend:
 
 
 def make_backend(settings: Settings) -> Backend:
-    """The backend that the settings ask for."""
+    """The backend that the settings ask for. Raises as ``managed_tempo`` does."""
     mode, binary = settings.tempo_mode, find_binary(settings)
     if mode == "auto" and settings.tempo_otlp_endpoint:
         mode = "external"
@@ -170,34 +105,13 @@ def make_backend(settings: Settings) -> Backend:
     if mode == "external":
         return ExternalBackend(settings)
     if mode == "managed":
-        return _managed(settings, binary)
-    return ChildBackend("embedded", "embedded", _embedded_program(settings), hold_s=0.0)
-
-
-def _managed(settings: Settings, binary: Path | None) -> ChildBackend:
-    """Raises BinaryError where there is no Tempo that runs."""
-    if binary is None:
-        raise BinaryError(
-            "no Tempo binary: set TEMPO_BIN, or fetch one with python -m gateway install-tempo"
-        )
-    version = read_version(binary)
-    profile = profile_for(version)
-    data_dir = settings.data_dir / "tempo"
-    memory = memory_limit(settings.container_memory)
-
-    def program(ports: Ports) -> Program:
-        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        variables = environment(
-            data_dir=data_dir,
-            ports=ports,
-            retention_s=settings.tempo_retention_s,
-            container_bytes=memory,
-        )
-        return Program(command(binary, settings.tempo_config or profile.template), variables)
-
-    hold_s = profile.hold_s if settings.hold_time_s is None else settings.hold_time_s
-    logger.info("tempo found", extra=facts(path=binary, version=version, hold_s=hold_s))
-    return ChildBackend("managed", "tempo", program, hold_s)
+        if binary is None:
+            raise BinaryError(
+                "no Tempo binary: set TEMPO_BIN, or fetch one with python -m gateway install-tempo"
+            )
+        memory = memory_limit(settings.container_memory)
+        return managed_tempo(settings, binary, container_bytes=memory)
+    return ChildBackend("embedded", "embedded", _embedded_program(settings))
 
 
 def _embedded_program(settings: Settings) -> Callable[[Ports], Program]:
@@ -207,10 +121,10 @@ def _embedded_program(settings: Settings) -> Callable[[Ports], Program]:
                 sys.executable, "-m", "gateway.embedded",
                 "--data-dir", str(settings.data_dir / "embedded"),
                 "--otlp-port", str(ports.otlp), "--http-port", str(ports.http),
-                "--retention", f"{settings.tempo_retention_s:g}s",
+                "--retention", f"{settings.tempo_retention_s:.0f}s",
                 "--log-level", settings.log_level,
             ],
-            {"PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+            {**child_environment(), "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
         )  # fmt: skip
 
     return program

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import email.utils
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -12,30 +14,57 @@ import aiohttp
 import grpc
 from grpc import aio
 
+from gateway import __version__
 from gateway.envelope import Fate, Outcome
 from gateway.errors import GrpcCode
 from gateway.otlp.reply import read_export_response, read_retry_info, read_status
-from gateway.tempo.outcomes import http_outcome, outcome_of
+from gateway.telemetry.logs import Throttle, facts
+from gateway.tempo.outcomes import (
+    NAMES,
+    OPERATOR_CODES,
+    http_outcome,
+    is_misdirected,
+    lost,
+    outcome_of,
+)
+
+logger = logging.getLogger(__name__)
 
 EXPORT_METHOD = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
+DEFAULT_PORT = 4317
 TENANT_KEY = "x-scope-orgid"
 MESSAGE_CHARS = 500
 """Of a backend's message that are kept: the gateway's log and status show it."""
 
-_ANSWER_BYTES = 4 * 2**20
+_ANSWER_BYTES = 64 * 2**10
+_USER_AGENT = f"otlp-gateway/{__version__}"
 
 _OPTIONS = (
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", _ANSWER_BYTES),
+    ("grpc.primary_user_agent", _USER_AGENT),
+    # Retries are the pipeline's, which knows what they cost.
+    ("grpc.enable_retries", 0),
     # grpcio waits up to two minutes between attempts to connect; a child is back in half a second.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
-    # A receiver of Go hangs up on clients that ping more often than each 5 minutes; the deadline
-    # of each attempt finds dead connections soon enough.
+    # This one is also how long an attempt to connect may take: TLS over a slow line needs more
+    # than the backoff.
+    ("grpc.min_reconnect_backoff_ms", 5000),
+    # A receiver of Go hangs up on clients that ping more often than each 5 minutes. With a period
+    # set, grpcio also has the kernel give up a dead connection after 10 s (TCP_USER_TIMEOUT).
     ("grpc.keepalive_time_ms", 330_000),
-    ("grpc.enable_http_proxy", 0),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    # Channels to one address share connections otherwise, and with them each other's backoff.
+    ("grpc.use_local_subchannel_pool", 1),
 )
+_REMOTE_OPTIONS = (
+    # All the addresses of a name are used, and looked up again when one fails.
+    ("grpc.lb_policy_name", "round_robin"),
+    ("grpc.dns_min_time_between_resolutions_ms", 5000),
+)
+_LOOPBACK_OPTIONS = (("grpc.enable_http_proxy", 0),)
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 class OtlpExporter(Protocol):
@@ -45,7 +74,7 @@ class OtlpExporter(Protocol):
         """One attempt. Never raises for what the backend or the network did."""
 
     async def close(self) -> None:
-        """Give back the connection."""
+        """Give back the connection. Deliveries under way end as to be retried."""
 
 
 def make_exporter(url: str, headers: Sequence[tuple[str, str]]) -> OtlpExporter:
@@ -53,22 +82,34 @@ def make_exporter(url: str, headers: Sequence[tuple[str, str]]) -> OtlpExporter:
     parts = urlsplit(url)
     if parts.path.strip("/"):
         return OtlpHttpExporter(url, headers)
-    port = parts.port or 4317
-    return OtlpGrpcExporter(f"{parts.hostname}:{port}", headers, tls=parts.scheme == "https")
+    host = parts.hostname or "localhost"
+    address = f"[{host}]" if ":" in host else host
+    return OtlpGrpcExporter(
+        f"{address}:{parts.port or DEFAULT_PORT}", headers, tls=parts.scheme == "https"
+    )
 
 
 class OtlpGrpcExporter:
     """OTLP over one gRPC channel, which reconnects by itself."""
 
     def __init__(
-        self, address: str, headers: Sequence[tuple[str, str]] = (), *, tls: bool = False
+        self,
+        address: str,
+        headers: Sequence[tuple[str, str]] = (),
+        *,
+        tls: bool = False,
+        root_certificates: bytes | None = None,
     ) -> None:
+        """``root_certificates`` is PEM, None for those that come with grpcio."""
         self._headers = tuple(headers)
+        self._complain = _Complaint(address)
+        is_near = address.rpartition(":")[0].strip("[]") in _LOOPBACK
+        options = _OPTIONS + (_LOOPBACK_OPTIONS if is_near else _REMOTE_OPTIONS)
         if tls:
-            credentials = grpc.ssl_channel_credentials()
-            self._channel = aio.secure_channel(address, credentials, options=_OPTIONS)
+            credentials = grpc.ssl_channel_credentials(root_certificates)
+            self._channel = aio.secure_channel(address, credentials, options=options)
         else:
-            self._channel = aio.insecure_channel(address, options=_OPTIONS)
+            self._channel = aio.insecure_channel(address, options=options)
         self._call: aio.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(
             EXPORT_METHOD
         )
@@ -76,9 +117,21 @@ class OtlpGrpcExporter:
     async def export(self, tenant: str, payload: bytes, *, timeout_s: float) -> Outcome:
         metadata = _with_tenant(self._headers, tenant)
         try:
-            answer = await self._call(payload, timeout=timeout_s, metadata=metadata)
+            answer = await self._call(
+                payload, timeout=timeout_s, metadata=metadata, wait_for_ready=False
+            )
         except aio.AioRpcError as error:
-            return _grpc_failure(error)
+            outcome = _grpc_failure(error)
+            if error.code().value[0] in OPERATOR_CODES:
+                self._complain(outcome)
+            return outcome
+        except aio.UsageError:  # the channel was closed before
+            return _CLOSED
+        except asyncio.CancelledError:
+            # grpcio also says so to callers when the channel is closed under them.
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                raise
+            return _CLOSED
         return _delivered(answer)
 
     async def close(self) -> None:
@@ -91,39 +144,69 @@ class OtlpHttpExporter:
     def __init__(self, url: str, headers: Sequence[tuple[str, str]] = ()) -> None:
         self._url = url
         self._headers = tuple(headers)
+        self._complain = _Complaint(url)
         self._session: aiohttp.ClientSession | None = None
+        self._closed = False
 
     async def export(self, tenant: str, payload: bytes, *, timeout_s: float) -> Outcome:
+        if self._closed:
+            return _CLOSED
         if self._session is None:
             self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
-        headers = dict(_with_tenant(self._headers, tenant))
-        headers["content-type"] = "application/x-protobuf"
-        sending = aiohttp.ClientTimeout(total=timeout_s)
+        headers = {
+            "user-agent": _USER_AGENT,
+            **dict(_with_tenant(self._headers, tenant)),
+            "content-type": "application/x-protobuf",
+        }
         try:
             async with self._session.post(
-                self._url, data=payload, headers=headers, timeout=sending, allow_redirects=False
+                self._url,
+                data=payload,
+                headers=headers,
+                timeout=aiohttp.ClientTimeout(total=timeout_s),
+                allow_redirects=False,
             ) as answer:
-                body = await answer.content.read(_ANSWER_BYTES)
+                body = await _read(answer.content)
         except TimeoutError:
             return outcome_of(GrpcCode.DEADLINE_EXCEEDED, f"no answer in {timeout_s:g} s")
         except aiohttp.ClientConnectorError as error:
             return outcome_of(GrpcCode.UNAVAILABLE, str(error)[:MESSAGE_CHARS])
         except (aiohttp.ClientError, ConnectionError) as error:
-            message = f"{type(error).__name__}: {error}"[:MESSAGE_CHARS]
-            return outcome_of(GrpcCode.UNAVAILABLE, message, lost_connection=True)
-        if answer.status == 200:
+            return _CLOSED if self._session.closed else lost(repr(error)[:MESSAGE_CHARS])
+        if 200 <= answer.status < 300:
             return _delivered(body)
-        code, message = read_status(body)
-        return http_outcome(
-            answer.status,
-            code,
-            message[:MESSAGE_CHARS],
-            retry_after_s=_retry_after_s(answer.headers),
-        )
+        outcome = _http_failure(answer.status, answer.headers, body)
+        if is_misdirected(answer.status):
+            self._complain(outcome)
+        return outcome
 
     async def close(self) -> None:
+        self._closed = True
         if self._session is not None:
             await self._session.close()
+
+
+_CLOSED = Outcome(Fate.RETRY, NAMES[GrpcCode.CANCELLED], "the connection was closed from here")
+
+
+class _Complaint:
+    """Says loudly, though not each time, that it is the operator who has to do something."""
+
+    def __init__(self, target: str) -> None:
+        self._target = target
+        self._throttle = Throttle(60.0)
+
+    def __call__(self, outcome: Outcome) -> None:
+        if self._throttle.ready(outcome.code) is not None:
+            logger.error(
+                "backend refuses the gateway",
+                extra=facts(
+                    endpoint=self._target,
+                    code=outcome.code,
+                    error=outcome.message,
+                    check="TEMPO_OTLP_ENDPOINT and TEMPO_OTLP_HEADERS",
+                ),
+            )
 
 
 def _with_tenant(headers: Sequence[tuple[str, str]], tenant: str) -> tuple[tuple[str, str], ...]:
@@ -139,39 +222,39 @@ def _delivered(answer: bytes) -> Outcome:
 
 
 def _grpc_failure(error: aio.AioRpcError) -> Outcome:
-    code, message = error.code().value[0], (error.details() or "")[:MESSAGE_CHARS]
     retry_after_s = None
     for key, value in error.trailing_metadata() or ():
         if key == "grpc-status-details-bin" and isinstance(value, bytes):
             retry_after_s = read_retry_info(value)
-    return outcome_of(
-        code, message, retry_after_s=retry_after_s, lost_connection=_broke_in_mid_call(error)
-    )
+    code, message = error.code().value[0], (error.details() or "")[:MESSAGE_CHARS]
+    return outcome_of(code, message, retry_after_s=retry_after_s)
 
 
-_BROKEN = ("socket closed", "connection reset", "broken pipe", "stream removed", "rst_stream")
+def _http_failure(status: int, headers: Mapping[str, str], body: bytes) -> Outcome:
+    code, message = read_status(body)
+    retry_after_s = _retry_after_s(headers.get("Retry-After", ""), time.time())
+    if retry_after_s is None and code:
+        retry_after_s = read_retry_info(body)
+    return http_outcome(status, code, message[:MESSAGE_CHARS], retry_after_s=retry_after_s)
 
 
-def _broke_in_mid_call(error: aio.AioRpcError) -> bool:
-    """True where there was a connection and it broke; grpcio tells only in words.
+async def _read(content: aiohttp.StreamReader) -> bytes:
+    """The answer, as much of it as matters."""
+    body = bytearray()
+    async for piece in content.iter_any():
+        body += piece
+        if len(body) > _ANSWER_BYTES:
+            break
+    return bytes(body[:_ANSWER_BYTES])
 
-    A refused connection ("failed to connect") never carried the payload.
-    """
-    if error.code() is not grpc.StatusCode.UNAVAILABLE:
-        return False
-    text = f"{error.details()} {error.debug_error_string()}".lower()
-    return "failed to connect" not in text and any(words in text for words in _BROKEN)
 
-
-def _retry_after_s(headers: Mapping[str, str]) -> float | None:
+def _retry_after_s(text: str, now: float) -> float | None:
     """Retry-After in seconds or as a date (RFC 9110, section 10.2.3)."""
-    text = headers.get("Retry-After", "").strip()
-    if text.isdigit():
+    text = text.strip()
+    if text.isdecimal() and len(text) < 10:
         return float(text)
-    if not text:
-        return None
     try:
         moment = email.utils.parsedate_to_datetime(text)
-    except ValueError:
+    except ValueError:  # also where there is none
         return None
-    return max(0.0, moment.timestamp() - time.time())
+    return max(0.0, moment.timestamp() - now)

@@ -1,45 +1,103 @@
-"""How a version of Tempo is run: which file of ``config/`` it reads, and with what environment.
+"""How a version of Tempo is run: which file it reads, with what environment, and what follows.
 
 Nothing is rendered: the files in ``config/`` are what Tempo reads, and Tempo fills in what varies
-from its environment (``-config.expand-env=true``). Pure but for where the files are.
+from its environment (``-config.expand-env=true``), secrets among it, so that none is on disk.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from gateway.tempo.clock import HOLD_S
+from gateway.tempo.ports import Ports
 from gateway.tempo.version import Version
+from gateway.tempo.wal import Wal
 
 CONFIG = Path(__file__).resolve().parents[2] / "config"
+MIB = 2**20
 
-HOLD_S = 10.0
-"""From an OK of Tempo's until what it stands for is in its WAL, with a wide margin. With these
-files a trace is cut after 1 s (idle or not) by a sweep of each second, so it takes 2 s and the
-time of the write; killed with SIGKILL, no version lost anything older than that."""
+MOST_MESSAGE_MIB, LEAST_MESSAGE_MIB = 16, 4
+MESSAGE_SHARE = 48
+"""A container of this many times the size of a message can digest it: in 280 MiB of memory one
+span of 8 MiB took Tempo to 170 (2.4.0), 235 (2.10.8) and 231 MiB (3.0.3), and to 340 when it was
+read; of 16 MiB up to 858 MiB (3.0.3). Answers above 16 MiB fail in Tempo whatever its memory."""
 
 GO_SHARE = 0.4
-LEAST_GO_BYTES = 128 * 2**20
-"""Part of the container's memory that Tempo's garbage collector keeps below as long as it can."""
+LEAST_GO_BYTES = 128 * MIB
+"""Part of the container's memory that Go's garbage collector keeps Tempo's heap below, as long as
+it can. The rest is the gateway's, and Tempo's program itself (40 MiB)."""
+
+MOST_LIVE_BYTES = 250_000_000
+"""Of traces that Tempo 3 keeps in memory before pushes have to wait; its own default."""
+
+DEFAULT_LIVE_S = 30.0
+"""``trace_live_period`` where the file does not set it."""
+FOREIGN_HOLD_S = 60.0
+"""With a configuration of the user's own: Tempo's defaults come to 45 s."""
+
+VARIABLES = ("HTTP_PORT", "GRPC_PORT", "OTLP_PORT")
+"""What a configuration of the user's own has to leave to the gateway, as ``${HTTP_PORT}``."""
+
+
+class ConfigError(Exception):
+    """Tempo cannot be run with what is set; the text says what to change."""
 
 
 class Profile(NamedTuple):
-    """What is known of one version."""
+    """What is known of one version, run with its file in ``config/``."""
 
+    version: Version
     template: Path
-    hold_s: float = HOLD_S
+    tested: bool
+    """False where the nearest known version's file is used."""
+    hold_s: float
+    """After this time of its life clock (``clock``), an OK of Tempo's is on its disk."""
+    max_message_mib: int
+    """Largest delivery that its receiver takes, and largest trace that it does not drop."""
+    live_traces: str
+    """Metric by tenant: traces that are in memory only."""
+    flushed: re.Pattern[str]
+    """What it logs after SIGTERM, once its memory is on its disk."""
+    broken: re.Pattern[str] = re.compile(r'msg="failed to cut ')
+    """What it logs when its disk is full. From then on it loses what it goes on to say OK to, also
+    when there is room again, until it is restarted (tried with 2.4.0, 2.10.8 and 3.0.3)."""
 
 
-def profile_for(version: Version) -> Profile:
+def profile_for(version: Version, *, container_bytes: int) -> Profile:
     """The nearest known version's, for one that is not known."""
+    line = (version.major, version.minor)
+    tested = line in {(2, 4), (2, 10), (3, 0)}
+    message_mib = min(
+        MOST_MESSAGE_MIB, max(LEAST_MESSAGE_MIB, container_bytes // MESSAGE_SHARE // MIB)
+    )
     if version.major >= 3:
-        name = "tempo-3.yaml"
-    elif (version.major, version.minor) >= (2, 10):
-        name = "tempo-2.10.yaml"
-    else:
-        name = "tempo-2.4.yaml"
-    return Profile(CONFIG / name)
+        return Profile(
+            version,
+            CONFIG / "tempo-3.yaml",
+            tested,
+            HOLD_S,
+            message_mib,
+            "tempo_live_store_live_traces",
+            re.compile(r'msg="module stopped" module=live-store$'),
+        )
+    has_live_period = line >= (2, 10)
+    return Profile(
+        version,
+        CONFIG / ("tempo-2.10.yaml" if has_live_period else "tempo-2.4.yaml"),
+        tested,
+        HOLD_S if has_live_period or line <= (2, 4) else HOLD_S + DEFAULT_LIVE_S,
+        message_mib,
+        "tempo_ingester_live_traces",
+        re.compile(r'msg="module stopped" module=ingester$'),
+    )
+
+
+def wal_of(data_dir: Path) -> Wal:
+    """Where every file of ``config/`` has the WAL."""
+    return Wal(data_dir / "wal", data_dir / "wal-copies")
 
 
 def command(binary: Path, config: Path) -> list[str]:
@@ -48,19 +106,48 @@ def command(binary: Path, config: Path) -> list[str]:
 
 
 def environment(
-    *, data_dir: Path, ports: tuple[int, int, int], retention_s: float, container_bytes: int
-) -> Mapping[str, str]:
-    """What the files in ``config/`` name; ``ports`` are OTLP, HTTP and internal gRPC.
-
-    Nothing of the gateway's own environment goes along: it may hold secrets.
-    """
-    otlp, http, internal = ports
+    inherited: Mapping[str, str],
+    profile: Profile,
+    *,
+    data_dir: Path,
+    ports: Ports,
+    retention_s: float,
+    container_bytes: int,
+) -> dict[str, str]:
+    """All that the files in ``config/`` name. Raises ConfigError for a path they cannot hold."""
+    path = str(data_dir.absolute())
+    if re.search(r'["\\$\n]', path):
+        raise ConfigError(
+            f"GATEWAY_DATA_DIR={path!r}: Tempo's configuration cannot hold a path with quotes,"
+            " backslashes, dollar signs or line breaks"
+        )
+    go_bytes = max(LEAST_GO_BYTES, int(container_bytes * GO_SHARE))
     return {
-        "OTLP_PORT": str(otlp),
-        "HTTP_PORT": str(http),
-        "GRPC_PORT": str(internal),
-        "DATA_DIR": str(data_dir.absolute()),
+        "GOMEMLIMIT": f"{go_bytes}B",  # an operator's own goes first
+        **inherited,
+        "OTLP_PORT": str(ports.otlp),
+        "HTTP_PORT": str(ports.http),
+        "GRPC_PORT": str(ports.internal),
+        "DATA_DIR": path,
         "RETENTION": f"{retention_s:.0f}s",
-        "GOMEMLIMIT": f"{max(LEAST_GO_BYTES, int(container_bytes * GO_SHARE))}B",
-        "HOME": str(data_dir.absolute()),
+        "MAX_MESSAGE_MIB": str(profile.max_message_mib),
+        "MAX_TRACE_BYTES": str(profile.max_message_mib * MIB),
+        "MAX_LIVE_BYTES": str(min(MOST_LIVE_BYTES, go_bytes // 2)),
     }
+
+
+def check_own(path: Path) -> None:
+    """Raises ConfigError for a configuration of the user's own that the gateway cannot work with:
+    it has to know where Tempo listens, so it picks the ports.
+    """
+    try:
+        text = path.read_text()
+    except OSError as error:
+        raise ConfigError(f"TEMPO_CONFIG={path}: cannot be read: {error}") from error
+    missing = [name for name in VARIABLES if "${" + name not in text]
+    if missing:
+        wanted = ", ".join("${" + name + "}" for name in missing)
+        raise ConfigError(
+            f"TEMPO_CONFIG={path}: the gateway picks Tempo's ports, so the file has to name them"
+            f" by variables; missing: {wanted} (see config/tempo-2.10.yaml)"
+        )

@@ -7,22 +7,33 @@ could do the same, but may deadlock in a process with threads.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
 import sys
+from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
+OOM_SCORE = "500"
+"""Of -1000 to 1000: where memory runs out, the kernel shall take the child and not the gateway,
+which holds what the child has lost and delivers it again."""
 
 
 def main(arguments: list[str]) -> None:
-    """Never returns where the program can be started."""
+    """Never returns: becomes the program, or ends with a word on stderr."""
     parent, program = int(arguments[0]), arguments[1]
     if sys.platform == "linux":  # elsewhere an orphan is possible
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # it died before the line above
+        with contextlib.suppress(OSError):
+            Path("/proc/self/oom_score_adj").write_text(OOM_SCORE)
+    if os.getppid() != parent:  # it died before the kernel was asked
         raise SystemExit(1)
-    os.execvp(program, arguments[1:])  # noqa: S606 - no shell wanted
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and exec would hand that on
+    try:
+        os.execvp(program, arguments[1:])  # noqa: S606 - no shell wanted
+    except OSError as error:
+        raise SystemExit(f'level=error msg="cannot run the program" err="{error}"') from error
 
 
 if __name__ == "__main__":

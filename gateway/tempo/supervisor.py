@@ -5,53 +5,65 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import random
-import signal
-import socket
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+import re
+import time
+from collections.abc import Callable
 from typing import NamedTuple
-
-import aiohttp
 
 from gateway.lifecycle import Tasks
 from gateway.telemetry.logs import facts
-from gateway.tempo import launcher
-from gateway.tempo.reasons import likely_reason
+from gateway.tempo.child import LAST_WORDS_S, Child, Program, Usage, read_usage
+from gateway.tempo.clock import LOOK_S, LifeClock
+from gateway.tempo.looks import Check, Look, look_at, open_session
+from gateway.tempo.ports import HOST, Ports, free_ports
+from gateway.tempo.reasons import Clue, likely_reason, weigh
 from gateway.tempo.relay import LogRelay
 from gateway.tempo.states import Event, State, next_state
 
 logger = logging.getLogger(__name__)
 
-HOST = "127.0.0.1"
-PROBE_STARTING_S = 0.05
-PROBE_READY_S = 1.0
-PROBE_TIMEOUT_S = 2.0
+LOOK_STARTING_S = 0.05
 BAD_PROBES = 3
 """Of a ready child in a row before it counts as not ready: one slow answer is no outage."""
+SILENT_S = 60.0
+"""Without any answer of a child that has answered before: it hangs, and is killed."""
+NEVER_READY_S = 300.0
+"""The same before its first answer. Tempo replays its WAL before it opens a port."""
 
 FIRST_BACKOFF_S, MOST_BACKOFF_S = 0.2, 30.0
 STABLE_S = 30.0
 """A life of this length ends a series of early ends."""
 LOOPING = 4
 """Early ends in a row that are called a crash loop."""
+PARTING_S = 0.5
+"""For a child to end by itself once its memory is on disk."""
 
 
-class Ports(NamedTuple):
-    """Free ports on loopback for one child."""
+class Habits(NamedTuple):
+    """What is particular to a kind of child."""
 
-    otlp: int
-    http: int
-    internal: int
+    prepare: Callable[[], None] | None = None
+    """Called in a thread before each start; may raise OSError."""
+    keeps_up: Check | None = None
+    """Given a session and the base URL: does the child bring its memory to disk in time?"""
+    flushed: re.Pattern[str] | None = None
+    """What it says once, after SIGTERM, all its memory is on disk."""
+    broken: re.Pattern[str] | None = None
+    """What it says when it has lost, or goes on to lose, what it said OK to; it is killed then."""
 
 
-class Program(NamedTuple):
-    """What to run."""
+class Backoff(NamedTuple):
+    """Delays before the next life, with full jitter."""
 
-    command: Sequence[str]
-    env: Mapping[str, str]
+    first_s: float = FIRST_BACKOFF_S
+    most_s: float = MOST_BACKOFF_S
+
+    def delay_s(self, early_ends: int, chance: float) -> float:
+        """``chance`` is from 0 to 1. In a crash loop the delay is the longest, undiminished."""
+        if early_ends >= LOOPING:
+            return self.most_s
+        return min(self.most_s, self.first_s * 2.0**early_ends) * chance
 
 
 class Supervisor:
@@ -63,7 +75,8 @@ class Supervisor:
         program: Callable[[Ports], Program],
         *,
         changed: Callable[[], None],
-        first_backoff_s: float = FIRST_BACKOFF_S,
+        habits: Habits = Habits(),  # noqa: B008 - an immutable value
+        backoff: Backoff = Backoff(),  # noqa: B008 - an immutable value
     ) -> None:
         """``program`` is asked before each start, since the ports may be others then; ``changed``
         is called after each change of state.
@@ -71,20 +84,28 @@ class Supervisor:
         self._name = name
         self._program = program
         self._changed = changed
-        self._first_backoff_s = first_backoff_s
-        self._relay = LogRelay(name)
+        self._habits = habits
+        self._backoff = backoff
+        self._relay = LogRelay(name, self._heard)
         self._tasks = Tasks(name)
-        self._process: asyncio.subprocess.Process | None = None
-        self._stop_asked = asyncio.Event()
-        self._ended = asyncio.Event()
+        self._child: Child | None = None
+        self._clue: Clue | None = None
+        self._killed_for: str | None = None
         self._early_ends = 0
-        self._alive_s = 0.0
+        self._clock = LifeClock()
+        self._started = self._flushed = False
+        self._stop_asked = asyncio.Event()
+        self._may_part = asyncio.Event()
+        self._ended = asyncio.Event()
         self.ports = free_ports()
+        """Kept from life to life, unless somebody else has taken one."""
         self.state = State.STOPPED
         self.reason = ""
         """Why it is not ready, for people."""
         self.generation = 0
         """Lives begun. One more of them means that what only memory held is gone."""
+        self.usage: Usage | None = None
+        """Of the child, as of the last look at it."""
 
     @property
     def base_url(self) -> str:
@@ -93,48 +114,53 @@ class Supervisor:
 
     @property
     def pid(self) -> int | None:
-        return self._process.pid if self._process is not None else None
+        return self._child.pid if self._child is not None else None
 
     @property
     def restarts(self) -> int:
         return max(0, self.generation - 1)
 
     def alive_s(self) -> float:
-        """Seconds for which it was seen to answer; stands still while it does not, so that a
-        frozen child is not taken for one that brings its memory to disk.
-        """
-        return self._alive_s
+        """Seconds for which it was seen to live and to bring its memory to disk; see ``clock``."""
+        return self._clock.seconds
 
     def start(self) -> None:
         """Begin; returns at once."""
+        self._started = True
         self._tasks.spawn(self._run(), "run")
 
     async def stop(self, grace_s: float) -> bool:
-        """SIGTERM, and SIGKILL after ``grace_s``. True if it ended by itself with code 0, so in
-        good order. Safe twice and before ``start``.
+        """SIGTERM; SIGKILL once its memory is on disk, or after ``grace_s``. True if the memory
+        is on disk. Safe twice and before ``start``.
         """
         self._stop_asked.set()
-        if self.state is not State.STOPPED or self._process is not None:
-            self._move(Event.STOP)
-        process = self._process
-        if process is None:
-            await self._tasks.stop()
-            return self.state is State.STOPPED and self.generation == 0
-        with contextlib.suppress(ProcessLookupError):
-            process.send_signal(signal.SIGTERM)
-        in_time = True
+        self._move(Event.STOP)
+        if not self._started:
+            return True
+        if self._child is not None:
+            self._child.terminate()
+        if not await self._parted(grace_s) and self._child is not None:
+            self._child.kill()
+        await self._ended.wait()
+        return self._flushed and self._killed_for is None
+
+    async def _parted(self, grace_s: float) -> bool:
+        """Wait for the end. False when it does not come by itself, or is not worth the wait:
+        Tempo 2.4 sleeps for 30 s at its end, and later ones hang for ever when they have served a
+        query lately (grafana/tempo#7967), long after all is on disk.
+        """
         try:
             async with asyncio.timeout(grace_s):
-                await process.wait()
+                await self._may_part.wait()
         except TimeoutError:
-            in_time = False
             logger.warning("backend killed", extra=facts(name=self._name, after_s=grace_s))
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-        code = await process.wait()
-        await self._ended.wait()
-        await self._tasks.stop()
-        return in_time and code == 0
+            return False
+        try:
+            async with asyncio.timeout(PARTING_S):
+                await self._ended.wait()
+        except TimeoutError:
+            return False
+        return True
 
     # -- life ------------------------------------------------------------------------------------
 
@@ -144,55 +170,62 @@ class Supervisor:
         try:
             while not self._stop_asked.is_set():
                 self._move(event)
-                began = asyncio.get_running_loop().time()
+                began = time.monotonic()
                 code = await self._live()
                 if self._stop_asked.is_set():
-                    self._move(Event.EXIT)
-                    return
-                lived_s = asyncio.get_running_loop().time() - began
-                await self._after(code, lived_s)
+                    break
+                await self._after(code, time.monotonic() - began)
                 event = Event.RETRY
+            self._move(Event.EXIT)
         finally:
+            self._may_part.set()
             self._ended.set()
 
     async def _live(self) -> int:
         """One life, from start to end; returns the exit code."""
-        program = self._program(self.ports)
         self._relay.last.clear()
+        self._clue = self._killed_for = None
         try:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-S", "-E", str(Path(launcher.__file__)), str(os.getpid()),
-                *program.command,
-                env=dict(program.env),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.STDOUT,
-            )  # fmt: skip
+            if self._habits.prepare is not None:
+                await asyncio.to_thread(self._habits.prepare)
+            self._child = child = await Child.start(self._program(self.ports))
         except OSError as error:
             self._relay.last.append(str(error))
+            self._heard(str(error))
             return 1
-        self._process = process
         self.generation += 1
-        logger.info("backend started", extra=facts(name=self._name, pid=process.pid))
-        assert process.stdout is not None  # noqa: S101 - asked for above
-        probing = Tasks(self._name)
-        probing.spawn(self._probe(), "probe")
+        logger.info("backend started", extra=facts(name=self._name, pid=child.pid))
+        if self._stop_asked.is_set():  # meanwhile
+            child.terminate()
+        life = Tasks(self._name)
+        life.spawn(self._watch(child), "watch")
+        life.spawn(self._listen(child, silence := asyncio.Event()), "relay")
         try:
-            await self._relay.relay(process.stdout)
-            return await process.wait()
+            code = await child.wait()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(silence.wait(), LAST_WORDS_S)
         finally:
-            await probing.stop()
-            self._process = None
+            self._child = self.usage = None
+            child.kill()  # in case it is this task that has been ended
+            self._clock.unseen()
+            await life.stop()
+        if self._stop_asked.is_set() and code == 0:
+            self._flushed = True
+        return code
+
+    async def _listen(self, child: Child, silence: asyncio.Event) -> None:
+        await self._relay.relay(child.output)
+        silence.set()
 
     async def _after(self, code: int, lived_s: float) -> None:
         """Tell of an end and wait before the next life."""
         self._early_ends = 0 if lived_s >= STABLE_S else self._early_ends + 1
         looping = self._early_ends >= LOOPING
-        why = likely_reason(self._relay.last, code)
-        ceiling = min(MOST_BACKOFF_S, self._first_backoff_s * 2.0 ** min(self._early_ends, 20))
-        delay_s = ceiling if looping else ceiling * random.random()  # noqa: S311
+        why = self._killed_for or likely_reason(self._clue, code, time.monotonic())
+        delay_s = self._backoff.delay_s(self._early_ends, random.random())  # noqa: S311
         self.reason = f"{why} (exit code {code})"
         self._move(Event.EXIT_LOOPING if looping else Event.EXIT)
+        last = [self._clue.line, *self._relay.last] if self._clue else list(self._relay.last)
         logger.error(
             "backend crash loop" if looping else "backend died",
             extra=facts(
@@ -201,46 +234,58 @@ class Supervisor:
                 reason=why,
                 lived_s=round(lived_s, 1),
                 again_in_s=round(delay_s, 1),
-                last_lines=" | ".join(list(self._relay.last)[-5:]),
+                last_lines=" | ".join(line[:300] for line in dict.fromkeys(last[:1] + last[-4:])),
             ),
         )
-        if "port" in why:
+        if self._clue is not None and self._clue.key == "port":
             self.ports = free_ports()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._stop_asked.wait(), delay_s)
 
-    async def _probe(self) -> None:
-        """Ask ``/ready`` for as long as the child lives."""
-        loop = asyncio.get_running_loop()
-        bad, last_good = 0, -1.0
-        async with aiohttp.ClientSession(
-            timeout=aiohttp.ClientTimeout(total=PROBE_TIMEOUT_S)
-        ) as session:
-            while not self._stop_asked.is_set():
-                fault = await self._ask(session)
-                now = loop.time()
-                if fault is None:
-                    if 0 <= now - last_good <= 2 * (PROBE_READY_S + PROBE_TIMEOUT_S):
-                        self._alive_s += now - last_good
-                    bad, last_good = 0, now
-                    self.reason = ""
-                    self._move(Event.PROBE_GOOD)
-                else:
-                    bad, last_good = bad + 1, -1.0
-                    if self.state is State.STARTING or bad >= BAD_PROBES:
-                        self.reason = fault
-                        self._move(Event.PROBE_BAD)
-                ready = self.state is State.READY
-                await asyncio.sleep(PROBE_READY_S if ready else PROBE_STARTING_S)
+    def _heard(self, line: str) -> None:
+        """One line of the child's."""
+        self._clue = weigh(self._clue, line, time.monotonic())
+        if self._stop_asked.is_set() and _says(self._habits.flushed, line):
+            self._flushed = True
+            self._may_part.set()
+        if _says(self._habits.broken, line):
+            reason = likely_reason(self._clue, 1, time.monotonic())
+            self._kill(f"it cannot bring spans to its disk: {reason}")
 
-    async def _ask(self, session: aiohttp.ClientSession) -> str | None:
-        """None when it is ready, else why not."""
-        try:
-            async with session.get(f"{self.base_url}/ready") as answer:
-                text = await answer.text()
-        except (aiohttp.ClientError, TimeoutError, UnicodeDecodeError) as error:
-            return f"it does not answer ({type(error).__name__})"
-        return None if answer.status == 200 else text.strip()[:200]
+    def _kill(self, reason: str) -> None:
+        if self._child is not None and self._killed_for is None:
+            self._killed_for = reason
+            logger.error("backend killed", extra=facts(name=self._name, reason=reason))
+            self._child.kill()
+
+    # -- looks -----------------------------------------------------------------------------------
+
+    async def _watch(self, child: Child) -> None:
+        """Look at the child for as long as it lives and nobody wants it to stop."""
+        async with open_session() as session:
+            bad, patience_s, answered_at = 0, NEVER_READY_S, time.monotonic()
+            while not self._stop_asked.is_set():
+                look = await look_at(session, self.base_url, self._habits.keeps_up)
+                now = time.monotonic()
+                if look.answered:
+                    patience_s, answered_at = SILENT_S, now
+                bad = 0 if look.fault is None else bad + 1
+                self._note(look, bad, now)
+                if now - answered_at > patience_s:
+                    self._kill(f"it has not answered for {patience_s:g} s")
+                self.usage = await asyncio.to_thread(read_usage, child.pid)
+                await asyncio.sleep(LOOK_S if self.state is State.READY else LOOK_STARTING_S)
+
+    def _note(self, look: Look, bad: int, now: float) -> None:
+        if look.fault is None:
+            self._clock.seen(now, flushing=look.flushing)
+            self.reason = ""
+            self._move(Event.PROBE_GOOD)
+        else:
+            self._clock.unseen()
+            if self.state is not State.READY or bad >= BAD_PROBES:
+                self.reason = look.fault
+                self._move(Event.PROBE_BAD)
 
     def _move(self, event: Event) -> None:
         before, self.state = self.state, next_state(self.state, event)
@@ -257,10 +302,5 @@ class Supervisor:
             self._changed()
 
 
-def free_ports() -> Ports:
-    """Ports nobody listens on now. Taken by somebody before the child binds them, they are
-    picked anew at its next start.
-    """
-    with contextlib.ExitStack() as bound:
-        socks = [bound.enter_context(socket.create_server((HOST, 0))) for _ in Ports._fields]
-        return Ports(*(sock.getsockname()[1] for sock in socks))
+def _says(pattern: re.Pattern[str] | None, line: str) -> bool:
+    return pattern is not None and pattern.search(line) is not None

@@ -1,0 +1,92 @@
+"""Tempo as a child of the gateway."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from gateway.settings import Settings, child_environment
+from gateway.telemetry.logs import facts
+from gateway.tempo.child import Program
+from gateway.tempo.children import ChildBackend
+from gateway.tempo.config import (
+    FOREIGN_HOLD_S,
+    Profile,
+    check_own,
+    command,
+    environment,
+    profile_for,
+    wal_of,
+)
+from gateway.tempo.flushes import FlushLag
+from gateway.tempo.ports import Ports
+from gateway.tempo.supervisor import Habits
+from gateway.tempo.version import read_version
+
+logger = logging.getLogger(__name__)
+
+
+def managed_tempo(settings: Settings, binary: Path, *, container_bytes: int) -> ChildBackend:
+    """Raises BinaryError for no Tempo that runs, ConfigError for settings it cannot run with.
+    Blocks while the binary tells its version, some 50 ms.
+    """
+    profile = profile_for(read_version(binary), container_bytes=container_bytes)
+    own, data_dir = settings.tempo_config, settings.data_dir / "tempo"
+    if own is not None:
+        check_own(own)
+    inherited = child_environment()
+
+    def program(ports: Ports) -> Program:
+        variables = environment(
+            inherited,
+            profile,
+            data_dir=data_dir,
+            ports=ports,
+            retention_s=settings.tempo_retention_s,
+            container_bytes=container_bytes,
+        )
+        return Program(command(binary, own or profile.template), variables)
+
+    program(Ports(0, 0, 0))  # a fault of the settings shows here and not in a child's log
+    hold_s = settings.hold_time_s
+    if hold_s is None:
+        hold_s = profile.hold_s if own is None else FOREIGN_HOLD_S
+    _tell(binary, profile, own, hold_s)
+    if own is None:
+        wal = wal_of(data_dir)
+        lag = FlushLag(wal, profile.live_traces)
+
+        def prepare() -> None:
+            data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+            wal.mend()
+
+        habits = Habits(prepare, lag.keeps_up, profile.flushed, profile.broken)
+        delivered = lag.delivered
+    else:
+        habits = Habits(flushed=profile.flushed, broken=profile.broken)
+        delivered = _nothing
+    return ChildBackend(
+        "managed", "tempo", program, hold_s=hold_s, habits=habits, delivered=delivered
+    )
+
+
+def _nothing() -> None:
+    """Nobody knows where a foreign configuration has its WAL."""
+
+
+def _tell(binary: Path, profile: Profile, own: Path | None, hold_s: float) -> None:
+    logger.info(
+        "tempo found",
+        extra=facts(
+            path=binary,
+            version=profile.version,
+            config=own or profile.template,
+            hold_s=hold_s,
+            max_message_mib=profile.max_message_mib,
+        ),
+    )
+    if not profile.tested and own is None:
+        logger.warning(
+            "tempo version not tested",
+            extra=facts(version=profile.version, runs_with=profile.template.name),
+        )
