@@ -11,7 +11,6 @@ import asyncio
 import logging
 import os
 import signal
-import socket
 import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
@@ -31,13 +30,20 @@ from gateway.pipeline.segments import SegmentLog, SpoolError
 from gateway.pipeline.spool import DiskSpool, MemorySpool
 from gateway.query import exposition, proxy, status
 from gateway.receivers import http
-from gateway.receivers.grpc import GrpcServer
 from gateway.receivers.ingest import Ingest
 from gateway.receivers.ingest import Limits as RequestLimits
+from gateway.receivers.listeners import (
+    Address,
+    FrontDoorListeners,
+    LibraryListeners,
+    Listeners,
+    PortTaken,
+)
 from gateway.settings import Settings
 from gateway.telemetry.logs import facts
 from gateway.telemetry.metrics import Metrics
 from gateway.tempo.backends import make_backend
+from gateway.tempo.config import ConfigError
 from gateway.tempo.version import BinaryError
 
 logger = logging.getLogger(__name__)
@@ -108,17 +114,38 @@ class Gateway:
         fails half-way; after a whole start ``_stop`` has left it nothing to do.
         """
         settings = self._settings
-        sock = _listen(settings.host, settings.port)
-        undo.callback(sock.close)
         try:
             self._backend = make_backend(settings)
-        except BinaryError as error:
+        except (BinaryError, ConfigError) as error:
             raise StartError(str(error)) from error
         undo.push_async_callback(self._backend.stop, 0.0)
         self._spool = self._open_spool()
         self._pipeline = self._make_pipeline(self._spool)
         undo.push_async_callback(self._pipeline.stop, backend_flushed=False)
-        self._ingest = Ingest(
+        self._ingest = self._make_ingest()
+        make: type[FrontDoorListeners | LibraryListeners] = (
+            LibraryListeners if settings.grpc_engine == "grpcio" else FrontDoorListeners
+        )
+        self._listeners: Listeners = make(
+            self._make_web(), self._ingest, lambda: not self._stopping
+        )
+        undo.push_async_callback(self._listeners.stop, 0.0)
+        try:
+            self._address = await self._listeners.start(
+                Address(settings.host, settings.port, settings.grpc_port)
+            )
+        except PortTaken as error:
+            raise StartError(str(error)) from error
+        self._pipeline.start()
+        if self._backend.mode == "embedded":
+            logger.warning(EMBEDDED_NOTE)
+        _say_listening("http", self._address.host, self._address.http_port)
+        _say_listening("grpc", self._address.host, self._address.grpc_port)
+        self._backend.start(self._backend_changed)
+
+    def _make_ingest(self) -> Ingest:
+        settings = self._settings
+        return Ingest(
             intake=self._pipeline,
             budget=self._request_budget,
             metrics=self._metrics,
@@ -128,29 +155,6 @@ class Gateway:
                 envelope_bytes=settings.batch_bytes,
             ),
         )
-        self._grpc = GrpcServer(
-            self._ingest,
-            host=settings.host,
-            port=settings.grpc_port,
-            max_request_bytes=settings.max_request_bytes,
-            serving=lambda: not self._stopping,
-        )
-        undo.push_async_callback(self._grpc.stop, 0.0)
-        try:
-            grpc_port = await self._grpc.start()
-        except OSError as error:
-            raise _port_taken("TCP_GRPC_PORT", settings.grpc_port, error) from error
-        self._runner = http.make_runner(self._make_web(grpc_port))
-        await self._runner.setup()
-        undo.push_async_callback(self._runner.cleanup)
-        self._site = web.SockSite(self._runner, sock)
-        await self._site.start()
-        self._pipeline.start()
-        if self._backend.mode == "embedded":
-            logger.warning(EMBEDDED_NOTE)
-        _say_listening("http", settings.host, sock.getsockname()[1])
-        _say_listening("grpc", settings.host, grpc_port)
-        self._backend.start(self._backend_changed)
 
     def _open_spool(self) -> DiskSpool | MemorySpool:
         settings = self._settings
@@ -190,7 +194,7 @@ class Gateway:
             ),
         )
 
-    def _make_web(self, grpc_port: int) -> web.Application:
+    def _make_web(self) -> web.Application:
         app = web.Application()
         http.add_routes(app, self._ingest)
         exposition.add_routes(app, self._backend, self._metrics)
@@ -198,7 +202,7 @@ class Gateway:
         status.add_routes(
             app,
             version=__version__,
-            grpc_port=grpc_port,
+            grpc_port=lambda: self._address.grpc_port,
             status=self._status,
             readiness=self._not_ready,
         )
@@ -211,9 +215,7 @@ class Gateway:
         phases = _Phases.of(self._settings.drain_timeout_s)
         logger.info("stopping", extra=facts(**phases._asdict()))
         self._stopping = True
-        await self._site.stop()
-        await asyncio.gather(self._ingest.stop(phases.answer_s), self._grpc.stop(phases.answer_s))
-        await self._runner.cleanup()
+        await self._listeners.stop(phases.answer_s)
         drained = await self._pipeline.drain(phases.drain_s)
         flushed = await self._backend.stop(phases.backend_s)
         await self._pipeline.stop(backend_flushed=flushed)
@@ -304,21 +306,6 @@ def _stop_on_signals(stop: asyncio.Event) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, asked, number)
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """A bound socket that nobody shares. Raises StartError when the port is taken."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        sock = socket.create_server((host, port), family=family, backlog=1024)
-    except OSError as error:
-        raise _port_taken("PORT", port, error) from error
-    sock.setblocking(False)
-    return sock
-
-
-def _port_taken(setting: str, port: int, error: OSError) -> StartError:
-    return StartError(f"cannot listen on port {port} ({error}); free it or set {setting}")
 
 
 def _say_listening(protocol: str, host: str, port: int) -> None:

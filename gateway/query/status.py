@@ -24,12 +24,17 @@ GET  /gateway/status     what it is doing, JSON
 
 
 def add_routes(
-    app: web.Application, *, version: str, grpc_port: int, status: Facts, readiness: Readiness
+    app: web.Application,
+    *,
+    version: str,
+    grpc_port: Callable[[], int],
+    status: Facts,
+    readiness: Readiness,
 ) -> None:
     """Serve the gateway's own pages on ``app``."""
 
     async def front(_: web.Request) -> web.Response:
-        return web.Response(text=FRONT.format(version=version, grpc_port=grpc_port))
+        return web.Response(text=FRONT.format(version=version, grpc_port=grpc_port()))
 
     async def live(_: web.Request) -> web.Response:
         return web.Response(text="live\n")

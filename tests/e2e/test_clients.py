@@ -25,10 +25,16 @@ needs_node = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(scope="module", params=BACKENDS)
+@pytest.fixture(scope="module", params=[*BACKENDS, "grpcio"])
 def gateway(request, tmp_path_factory):
-    """One gateway a backend; its books must balance when all tests are through."""
-    with running_gateway(tmp_path_factory.mktemp("data"), backend_env(request.param)) as gateway:
+    """One gateway a backend, and one with the libraries' servers in place of our own; the books
+    must balance when all tests are through.
+    """
+    if request.param == "grpcio":
+        env = backend_env("embedded") | {"GATEWAY_GRPC_ENGINE": "grpcio"}
+    else:
+        env = backend_env(request.param)
+    with running_gateway(tmp_path_factory.mktemp("data"), env) as gateway:
         gateway.wait_until_ready()
         yield gateway
         eventually(lambda: "gateway_pending_spans 0.0" in gateway.get("/metrics")[1])
@@ -138,3 +144,18 @@ def test_curl_with_the_json_of_the_specification(gateway):
     assert json.loads(answer) == {}
     read_back(gateway, trace_id)
     eventually(lambda: trace_id in search(gateway, tags="service.name=curl"))
+
+
+@pytest.mark.parametrize("transport", ["grpc", "http-protobuf"])
+def test_each_port_speaks_the_protocol_of_the_other(gateway, transport):
+    """For platforms that give only one port."""
+    if gateway.env.get("GATEWAY_GRPC_ENGINE") == "grpcio":
+        pytest.skip("the libraries' servers speak one protocol each")
+    other = {
+        "grpc": f"127.0.0.1:{gateway.http_port}",
+        "http-protobuf": f"http://{gateway.grpc_address}/v1/traces",
+    }[transport]
+    service = f"crossed-{transport}"
+    script = str(HERE / "clients" / "python_sdk.py")
+    trace_id = run(sys.executable, script, transport, other, service)
+    assert_found(gateway, trace_id, service)

@@ -1,0 +1,124 @@
+"""The two ports: by the front door, or by the servers of aiohttp and grpcio.
+
+``FrontDoorListeners`` speak every protocol on each port. ``LibraryListeners`` are the reference
+and the way out: HTTP on one port, gRPC on the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from aiohttp import web
+
+from gateway.receivers.frontdoor.door import FrontDoor
+from gateway.receivers.frontdoor.rpc.handlers import unary
+from gateway.receivers.grpc import GrpcServer
+from gateway.receivers.health import CHECK_METHOD, WATCH_METHOD, Health
+from gateway.receivers.http import make_runner
+from gateway.receivers.ingest import Ingest
+
+Serving = Callable[[], bool]
+
+
+class Address(NamedTuple):
+    """Where to listen; a port of 0 takes any free one."""
+
+    host: str
+    http_port: int
+    grpc_port: int
+
+
+class PortTaken(OSError):  # noqa: N818 - reads as what happened
+    """``setting`` names the port that cannot be had."""
+
+    def __init__(self, setting: str, port: int, error: OSError) -> None:
+        super().__init__(f"cannot listen on port {port} ({error}); free it or set {setting}")
+
+
+class Listeners(Protocol):
+    """Either kind."""
+
+    async def start(self, address: Address) -> Address:
+        """Bind and serve; returns the ports that were bound. Raises PortTaken."""
+
+    async def stop(self, timeout_s: float) -> None:
+        """Close the listeners and answer what is in hand. Safe before ``start``, and twice."""
+
+
+class FrontDoorListeners:
+    """Our own server on both ports; what is not hot it hands to aiohttp's."""
+
+    def __init__(self, app: web.Application, ingest: Ingest, serving: Serving) -> None:
+        self._ingest = ingest
+        self._runner = make_runner(app)
+        self._health = Health(serving)
+        self._door: FrontDoor | None = None
+
+    async def start(self, address: Address) -> Address:
+        await self._runner.setup()
+        server = self._runner.server
+        assert server is not None  # noqa: S101 - setup has made it
+        self._door = FrontDoor(
+            self._ingest,
+            general=server,
+            handlers={CHECK_METHOD: unary(self._health.check), WATCH_METHOD: self._health.watch},
+        )
+        http_port = await self._listen("PORT", address.host, address.http_port)
+        grpc_port = await self._listen("TCP_GRPC_PORT", address.host, address.grpc_port)
+        return Address(address.host, http_port, grpc_port)
+
+    async def _listen(self, setting: str, host: str, port: int) -> int:
+        assert self._door is not None  # noqa: S101 - start has made it
+        try:
+            return await self._door.start(host, port)
+        except OSError as error:
+            raise PortTaken(setting, port, error) from error
+
+    async def stop(self, timeout_s: float) -> None:
+        self._health.stop()
+        if self._door is not None:
+            await asyncio.gather(self._door.stop(timeout_s), self._ingest.stop(timeout_s))
+        await self._runner.cleanup()
+
+
+class LibraryListeners:
+    """aiohttp on the HTTP port, grpcio on the other."""
+
+    def __init__(self, app: web.Application, ingest: Ingest, serving: Serving) -> None:
+        self._ingest = ingest
+        self._serving = serving
+        self._runner = make_runner(app)
+        self._site: web.TCPSite | None = None
+        self._grpc: GrpcServer | None = None
+
+    async def start(self, address: Address) -> Address:
+        await self._runner.setup()
+        self._site = web.TCPSite(
+            self._runner, address.host, address.http_port, reuse_address=True, backlog=1024
+        )
+        try:
+            await self._site.start()
+        except OSError as error:
+            raise PortTaken("PORT", address.http_port, error) from error
+        self._grpc = GrpcServer(
+            self._ingest,
+            host=address.host,
+            port=address.grpc_port,
+            max_request_bytes=self._ingest.limits.request_bytes,
+            serving=self._serving,
+        )
+        try:
+            grpc_port = await self._grpc.start()
+        except OSError as error:
+            raise PortTaken("TCP_GRPC_PORT", address.grpc_port, error) from error
+        return Address(address.host, int(self._runner.addresses[0][1]), grpc_port)
+
+    async def stop(self, timeout_s: float) -> None:
+        if self._site is not None:
+            await self._site.stop()
+            self._site = None
+        if self._grpc is not None:
+            await asyncio.gather(self._ingest.stop(timeout_s), self._grpc.stop(timeout_s))
+        await self._runner.cleanup()
