@@ -37,7 +37,7 @@ def attribute(key: str, value: str | int) -> KeyValue:
     return KeyValue(key=key, value=AnyValue(string_value=value))
 
 
-def realistic(count: int, *, links: bool = False, seed: int = 1) -> bytes:
+def realistic(count: int, *, links: bool = False, seed: int = 1, now_ns: int = NOW_NS) -> bytes:
     """Spans of an HTTP server as an SDK sends them, eight to a trace, about 410 bytes each."""
     chance = random.Random(seed)
     request = ExportTraceServiceRequest()
@@ -54,8 +54,8 @@ def realistic(count: int, *, links: bool = False, seed: int = 1) -> bytes:
         span.trace_id, span.span_id = trace_id, chance.randbytes(8)
         span.parent_span_id = chance.randbytes(8) if index % 8 else b""
         span.name, span.kind, span.flags = "GET /cart/{id}", 2, 0x101
-        span.start_time_unix_nano = NOW_NS - chance.randrange(10**9)
-        span.end_time_unix_nano = NOW_NS
+        span.start_time_unix_nano = now_ns - chance.randrange(10**9)
+        span.end_time_unix_nano = now_ns
         values: dict[str, str | int] = {
             "http.request.method": "GET",
             "http.route": "/cart/{id}",
@@ -70,7 +70,7 @@ def realistic(count: int, *, links: bool = False, seed: int = 1) -> bytes:
         }
         span.attributes.extend(attribute(key, value) for key, value in values.items())
         if index % 16 == 0:
-            event = span.events.add(name="exception", time_unix_nano=NOW_NS)
+            event = span.events.add(name="exception", time_unix_nano=now_ns)
             event.attributes.append(attribute("exception.type", "ValueError"))
         if links:
             span.links.add(trace_id=chance.randbytes(16), span_id=chance.randbytes(8))

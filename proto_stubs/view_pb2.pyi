@@ -717,7 +717,9 @@ class Attribute(_message.Message):
 
     KEY_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
+    KEY_STRINDEX_FIELD_NUMBER: _builtins.int
     key: _builtins.bytes
+    key_strindex: _builtins.int
     @_builtins.property
     def value(self) -> Global___Value1: ...
     def __init__(
@@ -725,10 +727,11 @@ class Attribute(_message.Message):
         *,
         key: _builtins.bytes | None = ...,
         value: Global___Value1 | None = ...,
+        key_strindex: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "key_strindex", b"key_strindex", "value", b"value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "key_strindex", b"key_strindex", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -745,11 +748,13 @@ class Value1(_message.Message):
     ARRAY_VALUE_FIELD_NUMBER: _builtins.int
     KVLIST_VALUE_FIELD_NUMBER: _builtins.int
     BYTES_VALUE_FIELD_NUMBER: _builtins.int
+    STRING_VALUE_STRINDEX_FIELD_NUMBER: _builtins.int
     string_value: _builtins.bytes
     bool_value: _builtins.bool
     int_value: _builtins.int
     double_value: _builtins.float
     bytes_value: _builtins.bytes
+    string_value_strindex: _builtins.int
     @_builtins.property
     def array_value(self) -> Global___Array2: ...
     @_builtins.property
@@ -764,10 +769,11 @@ class Value1(_message.Message):
         array_value: Global___Array2 | None = ...,
         kvlist_value: Global___KeyValues2 | None = ...,
         bytes_value: _builtins.bytes | None = ...,
+        string_value_strindex: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["array_value", b"array_value", "bool_value", b"bool_value", "bytes_value", b"bytes_value", "double_value", b"double_value", "int_value", b"int_value", "kvlist_value", b"kvlist_value", "string_value", b"string_value"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["array_value", b"array_value", "bool_value", b"bool_value", "bytes_value", b"bytes_value", "double_value", b"double_value", "int_value", b"int_value", "kvlist_value", b"kvlist_value", "string_value", b"string_value", "string_value_strindex", b"string_value_strindex"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["array_value", b"array_value", "bool_value", b"bool_value", "bytes_value", b"bytes_value", "double_value", b"double_value", "int_value", b"int_value", "kvlist_value", b"kvlist_value", "string_value", b"string_value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["array_value", b"array_value", "bool_value", b"bool_value", "bytes_value", b"bytes_value", "double_value", b"double_value", "int_value", b"int_value", "kvlist_value", b"kvlist_value", "string_value", b"string_value", "string_value_strindex", b"string_value_strindex"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -819,7 +825,9 @@ class Attribute2(_message.Message):
 
     KEY_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
+    KEY_STRINDEX_FIELD_NUMBER: _builtins.int
     key: _builtins.bytes
+    key_strindex: _builtins.int
     @_builtins.property
     def value(self) -> Global___Value2: ...
     def __init__(
@@ -827,10 +835,11 @@ class Attribute2(_message.Message):
         *,
         key: _builtins.bytes | None = ...,
         value: Global___Value2 | None = ...,
+        key_strindex: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "key_strindex", b"key_strindex", "value", b"value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "key_strindex", b"key_strindex", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -847,11 +856,13 @@ class Value2(_message.Message):
     ARRAY_VALUE_FIELD_NUMBER: _builtins.int
     KVLIST_VALUE_FIELD_NUMBER: _builtins.int
     BYTES_VALUE_FIELD_NUMBER: _builtins.int
+    STRING_VALUE_STRINDEX_FIELD_NUMBER: _builtins.int
     string_value: _builtins.bytes
     bool_value: _builtins.bool
     int_value: _builtins.int
     double_value: _builtins.float
     bytes_value: _builtins.bytes
+    string_value_strindex: _builtins.int
     @_builtins.property
     def array_value(self) -> Global___Array3: ...
     @_builtins.property
@@ -866,10 +877,11 @@ class Value2(_message.Message):
         array_value: Global___Array3 | None = ...,
         kvlist_value: Global___KeyValues3 | None = ...,
         bytes_value: _builtins.bytes | None = ...,
+        string_value_strindex: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["array_value", b"array_value", "bool_value", b"bool_value", "bytes_value", b"bytes_value", "double_value", b"double_value", "int_value", b"int_value", "kvlist_value", b"kvlist_value", "string_value", b"string_value"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["array_value", b"array_value", "bool_value", b"bool_value", "bytes_value", b"bytes_value", "double_value", b"double_value", "int_value", b"int_value", "kvlist_value", b"kvlist_value", "string_value", b"string_value", "string_value_strindex", b"string_value_strindex"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["array_value", b"array_value", "bool_value", b"bool_value", "bytes_value", b"bytes_value", "double_value", b"double_value", "int_value", b"int_value", "kvlist_value", b"kvlist_value", "string_value", b"string_value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["array_value", b"array_value", "bool_value", b"bool_value", "bytes_value", b"bytes_value", "double_value", b"double_value", "int_value", b"int_value", "kvlist_value", b"kvlist_value", "string_value", b"string_value", "string_value_strindex", b"string_value_strindex"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -921,7 +933,9 @@ class Attribute3(_message.Message):
 
     KEY_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
+    KEY_STRINDEX_FIELD_NUMBER: _builtins.int
     key: _builtins.bytes
+    key_strindex: _builtins.int
     @_builtins.property
     def value(self) -> Global___Value3: ...
     def __init__(
@@ -929,10 +943,11 @@ class Attribute3(_message.Message):
         *,
         key: _builtins.bytes | None = ...,
         value: Global___Value3 | None = ...,
+        key_strindex: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "key_strindex", b"key_strindex", "value", b"value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "key_strindex", b"key_strindex", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -949,11 +964,13 @@ class Value3(_message.Message):
     ARRAY_VALUE_FIELD_NUMBER: _builtins.int
     KVLIST_VALUE_FIELD_NUMBER: _builtins.int
     BYTES_VALUE_FIELD_NUMBER: _builtins.int
+    STRING_VALUE_STRINDEX_FIELD_NUMBER: _builtins.int
     string_value: _builtins.bytes
     bool_value: _builtins.bool
     int_value: _builtins.int
     double_value: _builtins.float
     bytes_value: _builtins.bytes
+    string_value_strindex: _builtins.int
     @_builtins.property
     def array_value(self) -> Global___Array4: ...
     @_builtins.property
@@ -968,10 +985,11 @@ class Value3(_message.Message):
         array_value: Global___Array4 | None = ...,
         kvlist_value: Global___KeyValues4 | None = ...,
         bytes_value: _builtins.bytes | None = ...,
+        string_value_strindex: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["array_value", b"array_value", "bool_value", b"bool_value", "bytes_value", b"bytes_value", "double_value", b"double_value", "int_value", b"int_value", "kvlist_value", b"kvlist_value", "string_value", b"string_value"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["array_value", b"array_value", "bool_value", b"bool_value", "bytes_value", b"bytes_value", "double_value", b"double_value", "int_value", b"int_value", "kvlist_value", b"kvlist_value", "string_value", b"string_value", "string_value_strindex", b"string_value_strindex"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["array_value", b"array_value", "bool_value", b"bool_value", "bytes_value", b"bytes_value", "double_value", b"double_value", "int_value", b"int_value", "kvlist_value", b"kvlist_value", "string_value", b"string_value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["array_value", b"array_value", "bool_value", b"bool_value", "bytes_value", b"bytes_value", "double_value", b"double_value", "int_value", b"int_value", "kvlist_value", b"kvlist_value", "string_value", b"string_value", "string_value_strindex", b"string_value_strindex"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1023,7 +1041,9 @@ class Attribute4(_message.Message):
 
     KEY_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
+    KEY_STRINDEX_FIELD_NUMBER: _builtins.int
     key: _builtins.bytes
+    key_strindex: _builtins.int
     @_builtins.property
     def value(self) -> Global___Value4: ...
     def __init__(
@@ -1031,10 +1051,11 @@ class Attribute4(_message.Message):
         *,
         key: _builtins.bytes | None = ...,
         value: Global___Value4 | None = ...,
+        key_strindex: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "key_strindex", b"key_strindex", "value", b"value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "key_strindex", b"key_strindex", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1051,11 +1072,13 @@ class Value4(_message.Message):
     ARRAY_VALUE_FIELD_NUMBER: _builtins.int
     KVLIST_VALUE_FIELD_NUMBER: _builtins.int
     BYTES_VALUE_FIELD_NUMBER: _builtins.int
+    STRING_VALUE_STRINDEX_FIELD_NUMBER: _builtins.int
     string_value: _builtins.bytes
     bool_value: _builtins.bool
     int_value: _builtins.int
     double_value: _builtins.float
     bytes_value: _builtins.bytes
+    string_value_strindex: _builtins.int
     @_builtins.property
     def array_value(self) -> Global___Beyond: ...
     @_builtins.property
@@ -1070,10 +1093,11 @@ class Value4(_message.Message):
         array_value: Global___Beyond | None = ...,
         kvlist_value: Global___Beyond | None = ...,
         bytes_value: _builtins.bytes | None = ...,
+        string_value_strindex: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["array_value", b"array_value", "bool_value", b"bool_value", "bytes_value", b"bytes_value", "double_value", b"double_value", "int_value", b"int_value", "kvlist_value", b"kvlist_value", "string_value", b"string_value"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["array_value", b"array_value", "bool_value", b"bool_value", "bytes_value", b"bytes_value", "double_value", b"double_value", "int_value", b"int_value", "kvlist_value", b"kvlist_value", "string_value", b"string_value", "string_value_strindex", b"string_value_strindex"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["array_value", b"array_value", "bool_value", b"bool_value", "bytes_value", b"bytes_value", "double_value", b"double_value", "int_value", b"int_value", "kvlist_value", b"kvlist_value", "string_value", b"string_value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["array_value", b"array_value", "bool_value", b"bool_value", "bytes_value", b"bytes_value", "double_value", b"double_value", "int_value", b"int_value", "kvlist_value", b"kvlist_value", "string_value", b"string_value", "string_value_strindex", b"string_value_strindex"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from gateway.otlp.json import decode_json
 from gateway.otlp.media import Decoded, Media
 from gateway.otlp.protobuf import decode_protobuf
-from gateway.otlp.rules import latest_start
+from gateway.otlp.rules import DAY_NS
 
 __all__ = ["Decoded", "Media", "decode"]
 
@@ -17,8 +17,9 @@ def decode(body: bytes, media: Media, *, now_ns: int, max_spans: int, max_bytes:
     of at most ``max_spans`` spans and ``max_bytes`` bytes (a span larger than that stays alone).
     ``now_ns`` is the time in nanoseconds since 1970.
 
-    Raises Refused: MALFORMED for what is no such request, TOO_DEEP for values nested deeper than
-    64 levels, TOO_LARGE where a resource is too large to be repeated.
+    Raises Refused: MALFORMED for what is no such request or would cost far more than its size,
+    TOO_DEEP for values nested deeper than 64 levels, TOO_LARGE where a request must be split and
+    its resources are too large to be repeated.
     """
     read = decode_json if media is Media.JSON else decode_protobuf
-    return read(body, latest_ns=latest_start(now_ns), max_spans=max_spans, max_bytes=max_bytes)
+    return read(body, now_ns + DAY_NS, max_spans, max_bytes)

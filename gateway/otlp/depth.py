@@ -8,46 +8,43 @@ of a megabyte keeps it busy for minutes, a larger one overflows its stack
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
-from google.protobuf.message import Message
+from google.protobuf.message import EncodeError, Message
 
 from gateway.errors import Cause, Refused
 from gateway.otlp.fields import malformed
-from proto_stubs.view_pb2 import Array2, Beyond, KeyValues2, Shape, ShapeResourceSpans
+from gateway.otlp.strict import check_unknown_fields, parts
+from proto_stubs.view_pb2 import Array2, Beyond, KeyValues2, Shape, Small
 
 MAX_DEPTH = 64
 """An attribute's value is level 1, the values of an array or list of key-values one level more."""
 
-_SHAPE_LEVELS = 4
+_VIEW_LEVELS = 4
 _ROUND_LEVELS = 3
-"""Levels of values that Shape tells apart, and Array2 and KeyValues2."""
+"""Levels of values that a view tells apart, and Array2 and KeyValues2."""
+
+View = TypeVar("View", Shape, Small)
 
 
-def check_depth(shape: Shape) -> None:
-    """Raise Refused where a value is nested too deep.
+def parse(view: type[View], serialized: bytes) -> View:
+    """A view of a request in which nothing is nested too deep or of a wrong wire type.
 
-    Sees as much as any parser: it goes by the shape, which holds what stands in each occurrence of
-    a field, also where others would let the last one win; and what the shape's C parser does not
-    accept is refused as malformed. Only the request as a whole is judged: no SDK makes such values,
-    so looking for the span that holds it is not worth the time.
+    Raises Refused, or DecodeError. Nearly always there is nothing to look at more closely, which
+    costs 1.1 us to see for one span, 20 for 512.
     """
-    if shape.IsInitialized():
-        return
-    if shape.resource_spans.HasField("deprecated_scope_spans"):
-        malformed(
-            f"field {ShapeResourceSpans.DEPRECATED_SCOPE_SPANS_FIELD_NUMBER} of resource_spans is"
-            " not part of OTLP; send scope_spans"
-        )
-    level = _SHAPE_LEVELS
-    beyond = list(_beyond(shape))
-    while beyond:
-        arrays = Array2.FromString(b"".join(content for array, content in beyond if array))
-        lists = KeyValues2.FromString(b"".join(content for array, content in beyond if not array))
-        if level == MAX_DEPTH and (arrays.HasField("values") or lists.HasField("values")):
-            too_deep()
-        level += _ROUND_LEVELS
-        beyond = [*_beyond(arrays), *_beyond(lists)]
+    message = view.FromString(serialized)
+    try:
+        size = message.ByteSize()  # raises EncodeError where something lies Beyond
+        message.DiscardUnknownFields()
+        if message.ByteSize() == size:
+            return message
+    except EncodeError:
+        pass
+    message = view.FromString(serialized)
+    check_unknown_fields(message)
+    _check_depth(message)
+    return message
 
 
 def too_deep() -> NoReturn:
@@ -58,12 +55,35 @@ def too_deep() -> NoReturn:
     )
 
 
+def _check_depth(view: Shape | Small) -> None:
+    """Raise Refused where a value is nested too deep.
+
+    Sees as much as any parser: a view holds what stands in each occurrence of a field, also where
+    others would let the last one win, and what its C parser does not accept is refused. The request
+    is judged as a whole: no SDK makes such values, so it is not worth the time to look for the span
+    that holds one.
+    """
+    level = _VIEW_LEVELS
+    beyond = list(_beyond(view))
+    while beyond:
+        arrays = Array2.FromString(b"".join(content for array, content in beyond if array))
+        lists = KeyValues2.FromString(b"".join(content for array, content in beyond if not array))
+        if level == MAX_DEPTH and (arrays.HasField("values") or lists.HasField("values")):
+            too_deep()
+        level += _ROUND_LEVELS
+        beyond = []
+        for deeper in (arrays, lists):
+            check_unknown_fields(deeper)
+            beyond += _beyond(deeper)
+
+
 def _beyond(message: Message) -> Iterator[tuple[bool, bytes]]:
     """What lies deeper than the levels of ``message``: the elements of arrays (True) and of lists
     of key-values (False), serialized.
     """
-    for field, value in message.ListFields():
-        if isinstance(value, Beyond):
-            yield field.name == "array_value", value.SerializePartialToString()
-        elif isinstance(value, Message):
-            yield from _beyond(value)
+    for part in parts(message):
+        for field, value in part.ListFields():
+            if field.name == "deprecated_scope_spans":
+                malformed(f"field {field.number} of resource_spans is not OTLP; send scope_spans")
+            if isinstance(value, Beyond):
+                yield field.name == "array_value", value.SerializePartialToString()

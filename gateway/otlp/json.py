@@ -72,7 +72,7 @@ _read = msgspec.json.Decoder(Request, strict=False).decode
 _read_keys = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
-def decode_json(body: bytes, *, latest_ns: int, max_spans: int, max_bytes: int) -> Decoded:
+def decode_json(body: bytes, latest_ns: int, max_spans: int, max_bytes: int) -> Decoded:
     """See ``gateway.otlp.decode.decode``; ``latest_ns`` is the last start that is taken."""
     repairs, report = Repairs(), Report()
     writer = _Writer(Spans(report, repairs, latest_ns), repairs)

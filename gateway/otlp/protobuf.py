@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from google.protobuf.message import DecodeError
 
 from gateway.otlp.clean import are_clean, count_clean
-from gateway.otlp.depth import check_depth
+from gateway.otlp.depth import parse
 from gateway.otlp.fields import malformed
 from gateway.otlp.media import Decoded
 from gateway.otlp.report import Report
@@ -23,23 +23,26 @@ _SMALL_BYTES = 2 * 1024
 """Up to about five spans, a view with objects is faster than one with columns."""
 
 
-def decode_protobuf(body: bytes, *, latest_ns: int, max_spans: int, max_bytes: int) -> Decoded:
+def decode_protobuf(body: bytes, latest_ns: int, max_spans: int, max_bytes: int) -> Decoded:
     """See ``gateway.otlp.decode.decode``; ``latest_ns`` is the last start that is taken."""
-    max_bytes = min(max_bytes, _PIECE_BYTES)
     try:
         if len(body) <= _SMALL_BYTES and len(body) <= max_bytes:
             count = count_clean(body, latest_ns)
             if 0 < count <= max_spans:
                 return Decoded(((body, count),), count)
-        if len(body) <= max_bytes:
-            spans = _spans_of(body)
-            if len(spans) <= max_spans:
-                if _is_clean(body, spans, latest_ns):
-                    return Decoded(((body, len(spans)),), len(spans)) if spans else Decoded()
-                return _salvaged([(body, spans, False)], latest_ns)
-        return _salvaged(_pieces(body, latest_ns, max_spans, max_bytes), latest_ns)
+        return _decode(body, latest_ns, max_spans, min(max_bytes, _PIECE_BYTES))
     except DecodeError as error:
         malformed(str(error).rpartition(": ")[2])
+
+
+def _decode(body: bytes, latest_ns: int, max_spans: int, max_bytes: int) -> Decoded:
+    if len(body) <= max_bytes:
+        spans = _spans_of(body)
+        if len(spans) <= max_spans:
+            if _is_clean(body, spans, latest_ns):
+                return Decoded(((body, len(spans)),), len(spans)) if spans else Decoded()
+            return _salvaged([(body, spans, False)], latest_ns)
+    return _salvaged(_pieces(body, latest_ns, max_spans, max_bytes), latest_ns)
 
 
 def _spans_of(piece: bytes) -> list[bytes]:
@@ -52,8 +55,7 @@ def _is_clean(piece: bytes, spans: list[bytes], latest_ns: int) -> bool:
     if len(piece) > _PIECE_BYTES:
         check_fields(spans[0])
     check_density(len(spans), len(piece), "spans")
-    shape = Shape.FromString(piece)
-    check_depth(shape)
+    shape = parse(Shape, piece)
     if not spans:
         check_path(piece)
         return True

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 DAY_NS = 24 * 60 * 60 * 10**9
+"""How far a start may lie ahead of the clock."""
 
 ZERO_TRACE_ID = bytes(16)
 ZERO_SPAN_ID = bytes(8)
@@ -27,11 +28,6 @@ REMEDIES = {
     "end_before_start": "set end_time_unix_nano, in nanoseconds since 1970, not before the start",
 }
 """Each reason for which a span is refused, with what the sender must change."""
-
-
-def latest_start(now_ns: int) -> int:
-    """The last start that is taken at ``now_ns``; both are nanoseconds since 1970."""
-    return now_ns + DAY_NS
 
 
 def fault_of(  # noqa: PLR0917 - a span's fields in OTLP's order

@@ -106,7 +106,7 @@ DISGUISES = {
         delimited(b"\x2a", delimited(b"\x0a", value)) + b"\x2a\x00"
     ),
     "unknown fields before": lambda value: delimited(
-        b"\x2a", b"\x78\x01\x7b\x7c" + delimited(b"\x0a", b"\x78\x01" + value)
+        b"\x2a", b"\x78\x01" + delimited(b"\x0a", b"\x78\x01" + value)
     ),
     "the field that is never set": lambda value: delimited(
         b"\x2a", b"\xfa\xff\xff\xff\x0f\x00" + delimited(b"\x0a", value)
