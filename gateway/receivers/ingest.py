@@ -94,10 +94,14 @@ class Ingest:
         """Start an exchange. ``answer`` is called exactly once unless the exchange is abandoned,
         possibly before ``begin`` returns; it must not raise.
         """
-        self._in_hand += 1
+        self.began()
         exchange = Exchange(self, head, answer)
         exchange.admit()
         return exchange
+
+    def began(self) -> None:
+        """A request is in hand, until ``ended``."""
+        self._in_hand += 1
 
     def ended(self) -> None:
         """An exchange is over."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import uvloop
@@ -24,6 +24,19 @@ def grpcio_stays() -> Iterator[None]:
     """Else grpcio shuts down with its last channel, which waits for a thread, and the garbage
     collector may let that happen in the middle of our code.
     """
-    aio.init_grpc_aio()
+    on_a_loop(aio.init_grpc_aio)
     yield
-    aio.shutdown_grpc_aio()
+    on_a_loop(aio.shutdown_grpc_aio)
+
+
+def on_a_loop(call: Callable[[], None]) -> None:
+    """grpcio asks for the current event loop, and other tests may have left none."""
+
+    async def run() -> None:
+        call()
+
+    loop = asyncio.new_event_loop()
+    try:
+        loop.run_until_complete(run())
+    finally:
+        loop.close()

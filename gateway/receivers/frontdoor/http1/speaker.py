@@ -7,6 +7,7 @@ import time
 from enum import Enum, auto
 
 from gateway.errors import Cause, Refused
+from gateway.receivers import whole
 from gateway.receivers.frontdoor.gather import Gathered
 from gateway.receivers.frontdoor.http1.answers import Answers
 from gateway.receivers.frontdoor.http1.chunks import MalformedError
@@ -158,9 +159,29 @@ class Http1:
         self._since = self._now
         if not self._reader.keep_alive or self._now > self._retire_at:
             self._closing = True
+        if self._take_whole(head):
+            return
         self._exchange = self._ingest.begin(head, self._answer)
         if self._reader.complete:
             self._end()
+
+    def _take_whole(self, head: Head) -> bool:
+        """Take the short way, if all of the body is there."""
+        size = head.content_length
+        if not size or size > len(self._input):
+            return False
+        passed = whole.judge(head)
+        if passed is None:
+            return False
+        self._stage = _Stage.WAITING
+        if not whole.take(self._ingest, passed, self._input[:size], self._answer):
+            self._stage = _Stage.BODY
+            return False
+        self._reader.feed(self._input)  # to keep it in step; nobody is there for the body
+        self._input = self._input[size:]
+        if self._answered:
+            self._next()
+        return True
 
     def _read_body(self) -> None:
         data = self._input

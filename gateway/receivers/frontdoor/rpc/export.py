@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from gateway.errors import Cause, GrpcCode, Refused
 from gateway.otlp.media import Media
+from gateway.receivers import whole
 from gateway.receivers.books import Sender
 from gateway.receivers.frontdoor.gather import Gathered
 from gateway.receivers.frontdoor.http2.outgoing import Answer
@@ -29,6 +30,8 @@ class ExportHead(NamedTuple):
     plain: Head
     compressed: Head | None
     """For a message with the flag; None where no encoding was named."""
+    passed: whole.Pass | None
+    """For a message without the flag that comes whole."""
 
 
 def read_head(fields: metadata.Metadata, path: str, peer: str) -> ExportHead:
@@ -41,8 +44,9 @@ def read_head(fields: metadata.Metadata, path: str, peer: str) -> ExportHead:
         tenants=tuple(value for name, value in fields if name == "x-scope-orgid"),
     )
     if encoding in (None, "identity"):
-        return ExportHead(plain, None)
-    return ExportHead(plain, plain._replace(content_encoding=encoding or ""))
+        return ExportHead(plain, None, whole.judge(plain))
+    compressed = plain._replace(content_encoding=encoding or "")
+    return ExportHead(plain, compressed, whole.judge(plain))
 
 
 class ExportCall:
@@ -105,9 +109,7 @@ class ExportCall:
         stop = PREFIX_BYTES + length
         if len(data) >= stop:
             self._left = 0
-            self._exchange = exchange = self._ingest.begin(head, self._answer)
-            exchange.feed(data[PREFIX_BYTES:stop])
-            exchange.end()
+            self._take_whole(head, data[PREFIX_BYTES:stop])
             return
         self._left = length
         self._gathered = Gathered()
@@ -146,6 +148,14 @@ class ExportCall:
         else:
             return self._head.compressed
         return None
+
+    def _take_whole(self, head: Head, message: bytes) -> None:
+        passed = self._head.passed if head is self._head.plain else None
+        if passed is not None and whole.take(self._ingest, passed, message, self._answer):
+            return
+        self._exchange = exchange = self._ingest.begin(head, self._answer)
+        exchange.feed(message)
+        exchange.end()
 
     def _feed(self, data: bytes, *, ended: bool) -> None:
         """Feed a piece of a message that comes in several."""

@@ -100,9 +100,9 @@ async def test_the_size_is_refused_before_the_message_comes(peer):
     assert peer.send(data(1, bytes(1000))) == []
 
 
-async def test_a_message_is_counted_against_the_budget_when_its_size_is_known(peer):
-    peer.send(headers(1, block()), data(1, b"\0" + (MIB // 2).to_bytes(4, "big") + b"x"))
-    assert peer.receivers.budget.used == MIB // 2
+async def test_a_message_is_counted_against_the_budget_while_it_comes(peer):
+    peer.send(headers(1, block()), data(1, b"\0" + (MIB // 2).to_bytes(4, "big") + bytes(1000)))
+    assert peer.receivers.budget.used >= 1000
     peer.send(frames.reset_frame(1, frames.ErrorCode.CANCEL))
     assert peer.receivers.budget.used == 0
 
