@@ -46,17 +46,18 @@ class Reservation:
                 f" may use {self._budget.limit} (GATEWAY_MEMORY_BYTES); send smaller batches",
             )
 
+    def check_room(self, size: int) -> None:
+        """Raises Refused for a size that the budget has no room for at present."""
+        if size > self._budget.limit - self._budget.used:
+            raise _no_room()
+
     def grow(self, size: int) -> None:
         """Hold at least ``size`` bytes from now on. Raises Refused, then holding what it held."""
         more = size - self.size
         if more <= 0:
             return
         if not self._budget.try_reserve(more):
-            raise Refused(
-                Cause.MEMORY_FULL,
-                "all memory for requests is in use (GATEWAY_MEMORY_BYTES); send again later",
-                retry_after_s=RETRY_AFTER_S,
-            )
+            raise _no_room()
         self.size = size
 
     def shrink(self, size: int) -> None:
@@ -68,3 +69,11 @@ class Reservation:
 
     def release(self) -> None:
         self.shrink(0)
+
+
+def _no_room() -> Refused:
+    return Refused(
+        Cause.MEMORY_FULL,
+        "all memory for requests is in use (GATEWAY_MEMORY_BYTES); send again later",
+        retry_after_s=RETRY_AFTER_S,
+    )

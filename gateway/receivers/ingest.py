@@ -160,7 +160,6 @@ class Exchange:
         "_tenant",
     )
     _decoded: Decoded
-    _inflater: Inflater
     _tenant: str
 
     def __init__(self, ingest: Ingest, head: Head, answer: Callable[[Reply], None]) -> None:
@@ -170,6 +169,7 @@ class Exchange:
         self._stage = _Stage.READING
         self._held = Reservation(ingest.budget)
         self._media = media_of(head.content_type) or Media.JSON
+        self._inflater: Inflater | None = None
         self._pieces: list[bytes] = []
         self._size = 0
         self._read_at: float | None = None
@@ -186,8 +186,7 @@ class Exchange:
         if self._stage is not _Stage.READING:
             return
         try:
-            for piece in self._inflater.feed(data):
-                self._take(piece)
+            self._take(data)
         except Refused as refused:
             self._refuse(refused)
 
@@ -226,32 +225,52 @@ class Exchange:
             raise Refused(Cause.STOPPING, message, retry_after_s=_RESTART_S)
         self._media = check_media(head.content_type)
         self._tenant = check_tenant(head.tenants)
-        limit = self._ingest.limits.request_bytes
-        self._inflater = Inflater(head.content_encoding, max_bytes=limit)
-        announced = head.content_length or 0
-        if announced > limit:
-            raise Refused(
-                Cause.TOO_LARGE,
-                f"the request has {announced} bytes and may have {limit} bytes"
-                " (GATEWAY_MAX_REQUEST_BYTES); send smaller batches",
-            )
-        self._hold(announced)
+        if head.content_encoding:
+            limit = self._ingest.limits.request_bytes
+            self._inflater = Inflater(head.content_encoding, max_bytes=limit)
+        if head.content_length:
+            self._check_announced(head.content_length)
 
-    def _take(self, piece: bytes) -> None:
-        self._size += len(piece)
-        if self._size > self._held.size:
-            self._hold(self._size)
-        self._pieces.append(piece)
-
-    def _hold(self, size: int) -> None:
+    def _check_announced(self, size: int) -> None:
+        """Refuse now what would be refused later. Nothing is held before it comes: few clients that
+        announce much and send little could else keep out all others.
+        """
+        if size > self._ingest.limits.request_bytes:
+            raise _too_large(size, self._ingest.limits.request_bytes)
         self._held.check_possible(size * LEAST_FACTOR)
-        self._held.grow(size)
+        self._held.check_room(size)
+
+    def _take(self, data: bytes) -> None:
+        """Keep what was sent as it is: it is inflated when all of it is there, so that a body takes
+        no more memory while it comes than its sender has spent on it.
+        """
+        size = self._size + len(data)
+        if size > self._ingest.limits.request_bytes:
+            raise _too_large(size, self._ingest.limits.request_bytes)
+        self._keep(data)
+
+    def _keep(self, data: bytes) -> None:
+        self._size += len(data)
+        self._held.check_possible(self._size * LEAST_FACTOR)
+        self._held.grow(self._size)
+        self._pieces.append(data)
 
     # -- the spans -------------------------------------------------------------------------------
 
+    def _inflate(self, inflater: Inflater) -> None:
+        """Replace the pieces by what they become."""
+        sent, sent_size = self._pieces, self._size
+        self._pieces = []
+        for data in sent:
+            for piece in inflater.feed(data):
+                self._keep(piece)
+        for piece in inflater.finish():
+            self._keep(piece)
+        self._size -= sent_size
+
     def _decode(self) -> Decoded:
-        for piece in self._inflater.finish():
-            self._take(piece)
+        if self._inflater is not None:
+            self._inflate(self._inflater)
         self._held.grow(self._size * LEAST_FACTOR)
         body = b"".join(self._pieces)
         self._pieces.clear()
@@ -312,3 +331,11 @@ class Exchange:
         self._pieces.clear()
         self._held.release()
         self._ingest.ended()
+
+
+def _too_large(size: int, limit: int) -> Refused:
+    return Refused(
+        Cause.TOO_LARGE,
+        f"the request has {size} bytes or more and may have {limit} bytes"
+        " (GATEWAY_MAX_REQUEST_BYTES); send smaller batches",
+    )

@@ -416,12 +416,22 @@ async def test_a_request_that_never_fits_the_budget_is_413_and_told_the_setting(
         assert "GATEWAY_MEMORY_BYTES" in Status.FromString(answer).message
 
 
-async def test_counts_a_body_against_the_budget_before_it_is_read(receivers):
+async def test_a_body_that_is_announced_counts_only_as_it_comes(receivers):
+    """Or few clients that announce much and send little would keep out all others."""
     async with raw_connection(receivers) as (_, writer):
         writer.write(raw_request(bytes(1000), length=MIB))
-        await eventually(lambda: receivers.budget.used == MIB)
+        await eventually(lambda: receivers.budget.used == 1000)
     await eventually(lambda: receivers.budget.used == 0)
     assert receivers.counts() == {}
+
+
+async def test_a_body_that_finds_no_room_is_503_before_it_is_sent(receivers):
+    filler = receivers.budget.limit - MIB + 1
+    receivers.budget.try_reserve(filler)
+    async with raw_connection(receivers) as (reader, writer):
+        writer.write(raw_request(b"", length=MIB))
+        assert (await raw_answer(reader))[0] == 503
+    receivers.budget.release(filler)
 
 
 async def test_counts_chunks_against_the_budget_as_they_come(receivers):
@@ -434,13 +444,15 @@ async def test_counts_chunks_against_the_budget_as_they_come(receivers):
     await eventually(lambda: receivers.budget.used == 0)
 
 
-async def test_counts_what_it_inflates_against_the_budget(receivers):
-    async with raw_connection(receivers) as (_, writer):
+async def test_counts_what_it_inflates_against_the_budget_once_it_is_whole(receivers):
+    body = gzip.compress(make_payload(2000))
+    async with raw_connection(receivers) as (reader, writer):
         head = "Content-Type: application/x-protobuf\r\nContent-Encoding: gzip\r\n"
-        body = gzip.compress(bytes(MIB))
         writer.write(raw_request(body[:-8], head, length=len(body)))
-        await eventually(lambda: receivers.budget.used >= MIB * 9 // 10)
-    await eventually(lambda: receivers.budget.used == 0)
+        await eventually(lambda: receivers.budget.used == len(body) - 8)
+        writer.write(body[-8:])
+        assert (await raw_answer(reader))[0] == 200
+    assert receivers.budget.peak > len(make_payload(2000))
 
 
 async def test_a_budget_that_fills_while_a_body_comes_in_is_503(receivers):

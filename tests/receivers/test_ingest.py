@@ -182,11 +182,12 @@ def test_a_request_of_bad_spans_only_is_not_offered(client):
     assert (reply.http_status, partial.rejected_spans) == (200, 1)
 
 
-def test_holds_memory_from_the_head_to_the_answer(client):
+def test_holds_memory_for_what_has_come_until_the_answer(client):
     client.intake.holding = True
     exchange = client.begin(content_length=len(PAYLOAD))
-    assert client.budget.used == len(PAYLOAD)
+    assert client.budget.used == 0
     exchange.feed(PAYLOAD[:10])
+    assert client.budget.used == 10
     exchange.feed(PAYLOAD[10:])
     assert client.budget.used == len(PAYLOAD)
     exchange.end()
@@ -210,13 +211,13 @@ def test_a_refusal_holds_nothing_of_its_request(client, body):
 
 
 def test_requests_that_fit_alone_but_not_together_come_through_one_by_one(client):
-    first = client.begin(content_length=100_000)
-    client.budget.try_reserve(900_000)
+    first = client.begin(content_length=len(PAYLOAD))
+    first.feed(PAYLOAD)
+    client.budget.try_reserve(960_000)
     client.begin(content_length=100_000)
     assert client.replies[0].refused.cause is Cause.MEMORY_FULL
     assert client.replies[0].http_headers()["Retry-After"] == "1"
-    client.budget.release(900_000)
-    first.feed(PAYLOAD)
+    client.budget.release(960_000)
     first.end()
     assert client.replies[1].http_status == 200
 
