@@ -4,8 +4,10 @@
 
 The server runs in a child process on one core, ``h2load`` (Debian: nghttp2-client) on another. All
 transports feed the same ``Ingest`` over an intake that settles at once, so the figures are the
-transport and the ingest; ``ingest alone`` is the ingest called in a loop. Ratios count, absolute
-times do not: compare within one run. Every run checks that all spans arrived.
+transport and the ingest; ``ingest alone`` is the ingest called in a loop, by its long and its short
+way, and ``sockets only`` a protocol that answers every read with a constant: one read and one write
+for a request. (gRPC shares them among the ``--streams`` calls that a client sends at once.) Ratios
+count, absolute times do not: compare within one run. Every run checks that all spans arrived.
 """
 
 from __future__ import annotations
@@ -30,11 +32,13 @@ import uvloop
 from aiohttp import web
 
 from gateway.access.budget import MemoryBudget
+from gateway.receivers import whole
 from gateway.receivers.books import Sender
 from gateway.receivers.frontdoor.door import FrontDoor
 from gateway.receivers.grpc import GrpcServer
 from gateway.receivers.http import add_routes, make_runner
 from gateway.receivers.ingest import Head, Ingest, Limits
+from gateway.receivers.replies import Reply
 from gateway.telemetry.metrics import Metrics
 from tests.kit.spans import make_payload
 
@@ -46,6 +50,7 @@ CASES = {
     "grpc, grpcio": ("grpcio", "grpc"),
     "http, front door": ("door", "http"),
     "http, aiohttp": ("aiohttp", "http"),
+    "http, sockets only": ("bare", "http"),
 }
 
 
@@ -60,8 +65,19 @@ class CountingIntake:
         settled(None)
 
 
-def make_ingest(intake: CountingIntake) -> Ingest:
+class Bare(asyncio.Protocol):
+    """Answers every read, whatever it was."""
 
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+
+    def data_received(self, _data: bytes) -> None:
+        self._transport.write(
+            b"HTTP/1.1 200 OK\r\nContent-Type: application/x-protobuf\r\nContent-Length: 0\r\n\r\n"
+        )
+
+
+def make_ingest(intake: CountingIntake) -> Ingest:
     limits = Limits(64 * 2**20, 8192, 3 * 2**20)
     budget = MemoryBudget(256 * 2**20)
     return Ingest(intake=intake, budget=budget, metrics=Metrics(), limits=limits)
@@ -84,6 +100,9 @@ async def serve(kind: str) -> None:
             ingest, host=HOST, port=0, max_request_bytes=64 * 2**20, serving=lambda: True
         )
         port = await server.start()
+    elif kind == "bare":
+        listener = await asyncio.get_running_loop().create_server(Bare, HOST, 0)
+        port = listener.sockets[0].getsockname()[1]
     else:
         assert runner.server is not None
         door = FrontDoor(ingest, general=runner.server, handlers={})
@@ -147,27 +166,35 @@ def measure(server: Server, what: str, payload: bytes, arguments: argparse.Names
             check=True,
         )
     cpu_after_s, spans_after, _ = server.usage()
-    if spans_after - spans != arguments.requests * arguments.spans:
+    if spans_after and spans_after - spans != arguments.requests * arguments.spans:
         raise SystemExit(f"{spans_after - spans} spans arrived:\n{done.stdout}")
     if not re.search(r" 0 failed, 0 errored", done.stdout):
         raise SystemExit(done.stdout)
     return (cpu_after_s - cpu_s) / arguments.requests * 1e6
 
 
-def ingest_alone(payload: bytes, count: int) -> float:
+def ingest_alone(payload: bytes, count: int, *, short: bool) -> float:
     """CPU us per request of ``Ingest`` in a loop."""
 
     async def run() -> float:
         ingest = make_ingest(CountingIntake())
         head = Head(Sender("grpc", "127.0.0.1:1"), "POST", EXPORT, "application/x-protobuf")
+        passed = whole.judge(head)
         began = time.process_time()
         for _ in range(count):
-            exchange = ingest.begin(head, id)
-            exchange.feed(payload)
-            exchange.end()
+            if short and passed is not None:
+                whole.take(ingest, passed, payload, _ignore)
+            else:
+                exchange = ingest.begin(head, _ignore)
+                exchange.feed(payload)
+                exchange.end()
         return (time.process_time() - began) / count * 1e6
 
     return asyncio.run(run())
+
+
+def _ignore(_reply: Reply) -> None:
+    """Nobody is told."""
 
 
 def main() -> None:
@@ -194,7 +221,13 @@ def main() -> None:
 def report(arguments: argparse.Namespace) -> None:
 
     payload = make_payload(arguments.spans)
-    figures = {"ingest alone": [ingest_alone(payload, 20000 // arguments.spans + 1)]}
+    count = 20000 // arguments.spans + 1
+    figures = {
+        "ingest alone": [ingest_alone(payload, count, short=False) for _ in range(arguments.runs)],
+        "ingest, short way": [
+            ingest_alone(payload, count, short=True) for _ in range(arguments.runs)
+        ],
+    }
     for name, (kind, what) in CASES.items():
         if arguments.only not in name:
             continue
