@@ -86,7 +86,7 @@ def check_density(count: int, size: int, what: str) -> None:
     """Refuse floods of things so small that none can be valid: they would cost far more memory and
     time than their bytes.
     """
-    if count > _most(size):
+    if count > _SPARE + size // _LEAST_BYTES:
         malformed(f"it has {count} {what} in {size} bytes, too small to be {what}")
 
 
@@ -97,25 +97,20 @@ def check_fields(span: bytes) -> None:
             malformed(f"a span of {len(span)} bytes has more than {_MOST_FIELDS} fields")
 
 
-def _most(size: int) -> int:
-    return _SPARE + size // _LEAST_BYTES
-
-
 class _Walk:
-    """Reads the messages on the path to the spans, but no more fields than make sense."""
+    """Reads the messages on the path to the spans, as long as their fields make sense."""
 
     def __init__(self, payload: bytes) -> None:
         self.payload = payload
-        self._left = [_most(len(payload))] * len(_PATH)
+        self._read = [0] * len(_PATH)
 
     def fields(self, start: int, stop: int, level: int) -> Iterator[Field]:
         """The fields of a request (level 0), a resource_spans (1) or a scope_spans (2)."""
-        read = 0
-        for read, field in enumerate(fields(self.payload, start, stop, _PATH[level]), 1):
+        for field in fields(self.payload, start, stop, _PATH[level]):
+            self._read[level] += 1
+            if self._read[level] > _SPARE + field[4] // _LEAST_BYTES:
+                check_density(self._read[level], field[4], "spans")
             yield field
-            if read >= self._left[level]:
-                malformed(f"most of its {len(self.payload)} bytes are fields too small to be spans")
-        self._left[level] -= read
 
 
 class _Cut(_Walk):

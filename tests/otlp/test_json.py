@@ -25,8 +25,14 @@ IDS = {"traceId", "spanId", "parentSpanId"}
 def read(
     document: Any, *, max_spans: int = 10_000, max_bytes: int = 3 * 2**20, media: Media = Media.JSON
 ) -> Decoded:
-    body = document if isinstance(document, bytes) else json.dumps(document).encode()
-    return decode(body, media, now_ns=NOW_NS, max_spans=max_spans, max_bytes=max_bytes)
+    """Documents are read as JavaScript writes them and as Python does, with blanks."""
+    limits = {"now_ns": NOW_NS, "max_spans": max_spans, "max_bytes": max_bytes}
+    if isinstance(document, bytes):
+        return decode(document, media, **limits)
+    decoded = decode(json.dumps(document).encode(), media, **limits)
+    compact = json.dumps(document, separators=(",", ":")).encode()
+    assert decode(compact, media, **limits) == decoded
+    return decoded
 
 
 def parse(decoded: Decoded) -> ExportTraceServiceRequest:
@@ -62,6 +68,10 @@ def read_value(value: Any) -> Any:
 def refusal(body: Any) -> Refused:
     with pytest.raises(Refused) as caught:
         read(body)
+    if not isinstance(body, bytes):
+        with pytest.raises(Refused) as compact:
+            read(json.dumps(body, separators=(",", ":")).encode())
+        assert compact.value.message == caught.value.message
     return caught.value
 
 
@@ -232,7 +242,7 @@ def test_base64_ids_of_the_exact_length_are_repaired():
 
 
 @pytest.mark.parametrize(
-    "text", ["xyz", "5b8e", "0" * 31, "5b8efff798038103 269b633813fc60c", "é" * 32, "5b8efff7" * 5]
+    "text", ["xyz", "5b8e", "0" * 31, "5b8efff798038103 d269b633813fc60c", "é" * 32, "5b8efff7" * 5]
 )
 def test_other_ids_are_refused_by_the_rule(text):
     decoded = read(document(span(traceId=text), span(parentSpanId=text), span()))
@@ -537,9 +547,10 @@ def test_problem_is_told_with_its_path(fields, path, problem):
 @pytest.mark.parametrize("place", ["resource", "scope"])
 def test_problem_in_resource_and_scope_is_told_with_its_path(place):
     part = {place: {"attributes": [{"key": "k", "value": {"intValue": "x"}}]}}
-    bad = {"scopeSpans": [{}, part]} if place == "scope" else part
+    bad = {"scopeSpans": [{"spans": [span()]}, part]} if place == "scope" else part
     path = "$.resourceSpans[1]" + (".scopeSpans[1]" if place == "scope" else "")
-    message = refusal({"resourceSpans": [{}, bad]}).message
+    good = {"scopeSpans": [{"spans": [span()]}]}
+    message = refusal({"resourceSpans": [good, bad]}).message
     assert f"at {path}.{place}.attributes[0].value.intValue:" in message
 
 

@@ -320,11 +320,30 @@ def test_fields_that_occur_twice_are_judged_by_the_last():
     for span, accepted in ((good + zero_trace_id, 0), (zero_trace_id + good, 1)):
         body = delimited(b"\x0a", delimited(b"\x12", delimited(b"\x12", span)))
         assert read_both(body).accepted == accepted
-    without_ids = good[28:]
-    twice = good[:28] + good
-    for order in ((twice, without_ids), (without_ids, twice)):
-        two = b"".join(delimited(b"\x12", span) for span in order)
-        assert read_both(delimited(b"\x0a", delimited(b"\x12", two))).accepted == 1
+    zero_span_id = b"\x12\x08" + bytes(8)
+    looks_like_span_id = b"\x2a\x08checkout"
+    pairs = [
+        (good[:28] + good, good[28:]),
+        (good + zero_span_id, good[:18] + good[28:]),
+        (good + b"\x12\x08" + b"i" * 8, good[:18] + looks_like_span_id + good[28:]),
+        (good + zero_span_id, good),
+    ]
+    for accepted, pair in zip((1, 0, 1, 1), pairs, strict=True):
+        for order in (pair, pair[::-1]):
+            two = b"".join(delimited(b"\x12", span) for span in order)
+            assert read_both(delimited(b"\x0a", delimited(b"\x12", two))).accepted == accepted
+
+
+def test_small_request_with_too_many_spans_is_split():
+    span = make_span(start_time_unix_nano=1, attributes=[])
+    body = make_request(*[span] * 3).SerializeToString()
+    assert len(body) < 2048
+    assert [count for _, count in read(body, max_spans=2).payloads] == [2, 1]
+
+
+def test_flood_of_empty_resources_is_refused_where_it_is_walked():
+    with pytest.raises(Refused, match="too small to be spans"):
+        read(b"\x0a\x00" * 2_500_000)
 
 
 @pytest.mark.parametrize("unit", [b"\x12\x00", b"\x12\x02\x0a\x00"], ids=["empty", "nearly empty"])
