@@ -7,7 +7,7 @@ DEV_STAMP := $(VENV)/.dev-installed
 # Where npm is found, the end-to-end tests also run the OpenTelemetry SDK for Node.
 NODE_STAMP := $(if $(shell command -v npm),tests/e2e/node/node_modules/.installed)
 
-.PHONY: run venv test check format stubs stubs-check docs docs-check clean
+.PHONY: run venv test check bench format stubs stubs-check docs docs-check clean
 
 run: $(RUN_STAMP)
 	$(BIN)/python -m gateway
@@ -41,6 +41,12 @@ check: $(DEV_STAMP) stubs-check docs-check
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Beside Rotel, and the Collector and Tempo where OTELCOL_BIN and TEMPO_BIN name them; needs h2load.
+# Takes 20 minutes; BENCH_ARGS=--quick takes two and leaves the page alone.
+BENCH_ARGS ?= --json docs/performance.json --svg docs/performance.svg --page docs/performance.md
+bench: $(DEV_STAMP)
+	$(BIN)/python -m benchmarks.peers $(BENCH_ARGS)
 
 # Generated code is committed; `stubs-check` fails when it is stale.
 stubs: $(DEV_STAMP)
