@@ -5,8 +5,9 @@ from __future__ import annotations
 import email.utils
 import http
 
-from gateway.otlp.media import Media
 from gateway.receivers.replies import Reply
+
+_EMPTY = frozenset({b"", b"{}"})
 
 
 class Answers:
@@ -15,7 +16,8 @@ class Answers:
     def __init__(self) -> None:
         self._second = 0
         self._date = ""
-        self._clean: dict[tuple[Media, bytes], bytes] = {}
+        self._clean: dict[bytes, bytes] = {}
+        """By body: an empty message, as protobuf and JSON write it."""
 
     def write(self, reply: Reply, unix_s: float, *, close: bool) -> bytes:
         """``unix_s`` is the time since 1970 for the field Date."""
@@ -26,12 +28,11 @@ class Answers:
             self._clean.clear()
         if reply.refused is not None or close:
             return self._make(reply, close=close)
-        key = (reply.media, reply.body)
-        answer = self._clean.get(key)
+        answer = self._clean.get(reply.body)
         if answer is None:
             answer = self._make(reply, close=False)
-            if len(reply.body) <= 2:  # an empty message, in protobuf or in JSON
-                self._clean[key] = answer
+            if reply.body in _EMPTY:
+                self._clean[reply.body] = answer
         return answer
 
     def _make(self, reply: Reply, *, close: bool) -> bytes:
