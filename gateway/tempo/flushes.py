@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import aiohttp
 
@@ -18,23 +18,24 @@ _EXPOSITION_BYTES = 4 * 2**20
 class FlushLag:
     """Looks at the files of the WAL and, where they leave a doubt, at Tempo's metrics."""
 
-    def __init__(self, wal: Wal, gauge: str) -> None:
+    def __init__(self, wal: Wal, gauge: str, clock: Callable[[], float] = time.monotonic) -> None:
         """``gauge`` is the metric that tells how many traces of a tenant are in memory. Tempo sets
         it when a sweep begins, so it is zero only after a sweep that has left nothing.
         """
         self._wal = wal
+        self._clock = clock
         self._gauge = re.compile(rf'^{gauge}{{tenant="((?:[^"\\]|\\.)*)"}} (\S+)$', re.MULTILINE)
         self._watch = FlushWatch()
         self._busy_until = 0.0
 
     def delivered(self) -> None:
         """Something has just been given to Tempo. Without that there is nothing to look for."""
-        self._busy_until = time.monotonic() + HOLD_S
+        self._busy_until = self._clock() + HOLD_S
 
     async def keeps_up(self, session: aiohttp.ClientSession, base_url: str) -> bool:
         """False while anything lags. Raises what a failing request raises."""
         ends = await asyncio.to_thread(self._look)
-        now = time.monotonic()
+        now = self._clock()
         self._watch.saw(ends, now)
         if now > self._busy_until or not self._watch.overdue(now):
             return True

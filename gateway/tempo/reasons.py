@@ -17,7 +17,6 @@ _REASONS = (
     ("permission", r"permission denied", "it may not use one of its files"),
     ("memory", r"out of memory|cannot allocate memory|MemoryError", "it ran out of memory"),
     ("stack", r"stack exceeds \d+-byte limit|stack overflow", "it overflowed its stack"),
-    ("newer", r"is not a valid block version", "its data was written by a newer version"),
     (
         "storage",
         r"unexpected error from ListObjects|NoSuchBucket|InvalidAccessKeyId|SignatureDoesNotMatch",
@@ -28,8 +27,9 @@ _REASONS = (
 )
 """In the order in which they are believed."""
 
-_ANY = re.compile("|".join(f"(?P<{key}>{pattern})" for key, pattern, _ in _REASONS), re.IGNORECASE)
-_RANKS = {key: rank for rank, (key, _, _) in enumerate(_REASONS)}
+_ANY = re.compile("|".join(pattern for _, pattern, _ in _REASONS), re.IGNORECASE)
+_EACH = {key: re.compile(pattern, re.IGNORECASE) for key, pattern, _ in _REASONS}
+_RANKS = {key: rank for rank, key in enumerate(_EACH)}
 _WORDS = {key: words for key, _, words in _REASONS}
 
 
@@ -51,10 +51,9 @@ def weigh(best: Clue | None, line: str, now: float) -> Clue | None:
     """The best clue after one more line. The decisive line is often the first of many: a port
     clash is followed by the complaints of all that has to stop, a panic by pages of stacks.
     """
-    found = _ANY.search(line)
-    if found is None or found.lastgroup is None:
+    if not _ANY.search(line):  # nearly all lines
         return best
-    clue = Clue(found.lastgroup, line, now)
+    clue = Clue(next(key for key, pattern in _EACH.items() if pattern.search(line)), line, now)
     if best is None or now - best.at > CLUE_LIFE_S or _RANKS[clue.key] < _RANKS[best.key]:
         return clue
     return best

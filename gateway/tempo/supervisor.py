@@ -244,13 +244,15 @@ class Supervisor:
 
     def _heard(self, line: str) -> None:
         """One line of the child's."""
-        self._clue = weigh(self._clue, line, time.monotonic())
         if self._stop_asked.is_set() and _says(self._habits.flushed, line):
             self._flushed = True
             self._may_part.set()
+        if "level=info" in line or "level=debug" in line:  # nearly all, and never a bad sign
+            return
+        now = time.monotonic()
+        self._clue = weigh(self._clue, line, now)
         if _says(self._habits.broken, line):
-            reason = likely_reason(self._clue, 1, time.monotonic())
-            self._kill(f"it cannot bring spans to its disk: {reason}")
+            self._kill(f"it cannot bring spans to its disk: {likely_reason(self._clue, 1, now)}")
 
     def _kill(self, reason: str) -> None:
         if self._child is not None and self._killed_for is None:

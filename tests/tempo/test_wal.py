@@ -1,0 +1,111 @@
+"""Tempo's WAL seen from outside. That Tempo reads a mended block is shown in test_managed."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+
+import pytest
+
+from gateway.tempo.wal import WIDEST, Wal
+
+BLOCK = "64c048c1-18dd-48bc-9ae3-9fe683721fb6+single-tenant+vParquet4"
+META = {
+    "format": "vParquet4",
+    "startTime": "2026-11-22T15:26:49Z",
+    "dedicatedColumns": [{"n": "a"}],
+}
+
+
+@pytest.fixture
+def wal(tmp_path):
+    wal = Wal(tmp_path / "wal", tmp_path / "copies")
+    (wal.folder / "blocks").mkdir(parents=True)  # finished blocks, not part of the log
+    return wal
+
+
+def add_block(wal: Wal, name: str = BLOCK, *, meta: str | None = json.dumps(META)):
+    block = wal.folder / name
+    block.mkdir()
+    (block / "0000000001").write_bytes(b"")
+    if meta is not None:
+        (block / "meta.json").write_text(meta)
+    return block
+
+
+def test_a_new_file_in_a_block_is_the_end_of_a_flush(wal):
+    block = add_block(wal)
+    os.utime(block, ns=(1, 1))
+    before = wal.last_flushes()
+    (block / "0000000002").write_bytes(b"")
+    assert before == {"single-tenant": 1}
+    assert wal.last_flushes()["single-tenant"] > 1
+
+
+def test_writing_to_what_is_there_is_no_end_of_a_flush(wal):
+    block = add_block(wal)
+    before = wal.last_flushes()
+    (block / "0000000001").write_bytes(b"data")
+    (block / "meta.json").write_text("{}")
+    assert wal.last_flushes() == before
+
+
+def test_the_newest_block_of_a_tenant_counts(wal):
+    for number, mtime in enumerate((5, 9, 7)):
+        os.utime(add_block(wal, f"id{number}+a+b+vParquet4"), ns=(mtime, mtime))
+    os.utime(add_block(wal, "id+c+vParquet3"), ns=(3, 3))
+    assert wal.last_flushes() == {"a+b": 9, "c": 3}
+
+
+def test_without_a_wal_there_is_nothing_to_see_or_mend(tmp_path):
+    wal = Wal(tmp_path / "absent", tmp_path / "copies")
+    assert wal.last_flushes() == {}
+    wal.keep_copies()
+    wal.mend()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("torn", ["", '{"format":"vPar', "[1]", None])
+def test_a_torn_meta_is_put_back_with_the_widest_time_range(wal, torn):
+    block = add_block(wal)
+    wal.keep_copies()
+    (block / "meta.json").unlink()
+    if torn is not None:
+        (block / "meta.json").write_text(torn)
+    wal.mend()
+    mended = json.loads((block / "meta.json").read_text())
+    assert mended["dedicatedColumns"] == META["dedicatedColumns"]
+    start, end = (datetime.datetime.fromisoformat(mended[k]) for k in ("startTime", "endTime"))
+    assert end - start == WIDEST
+    assert abs((datetime.datetime.now(datetime.UTC) - end).total_seconds()) < 100
+    assert sorted(path.name for path in block.iterdir()) == ["0000000001", "meta.json"]
+
+
+def test_a_whole_meta_is_left_alone(wal):
+    block = add_block(wal)
+    wal.keep_copies()
+    newer = json.dumps(META | {"totalObjects": 7})
+    (block / "meta.json").write_text(newer)
+    wal.mend()
+    assert (block / "meta.json").read_text() == newer
+
+
+def test_a_torn_meta_is_not_copied(wal):
+    block = add_block(wal, meta="")
+    wal.keep_copies()
+    wal.mend()
+    assert (block / "meta.json").read_text() == ""
+    (block / "meta.json").write_text(json.dumps(META))
+    wal.keep_copies()
+    assert json.loads((wal.copies / BLOCK).read_text()) == META
+
+
+def test_copies_of_blocks_that_are_gone_are_forgotten(wal):
+    block = add_block(wal)
+    wal.keep_copies()
+    for path in block.iterdir():
+        path.unlink()
+    block.rmdir()
+    wal.keep_copies()
+    assert not list(wal.copies.iterdir())
