@@ -131,6 +131,9 @@ class Ingest:
         return self._in_hand
 
 
+_NOTHING = Decoded()
+
+
 class _Stage(Enum):
     READING = auto()
     OFFERED = auto()
@@ -159,7 +162,6 @@ class Exchange:
         "_stage",
         "_tenant",
     )
-    _decoded: Decoded
     _tenant: str
 
     def __init__(self, ingest: Ingest, head: Head, answer: Callable[[Reply], None]) -> None:
@@ -169,6 +171,7 @@ class Exchange:
         self._stage = _Stage.READING
         self._held = Reservation(ingest.budget)
         self._media = media_of(head.content_type) or Media.JSON
+        self._decoded = _NOTHING
         self._inflater: Inflater | None = None
         self._pieces: list[bytes] = []
         self._size = 0
@@ -323,14 +326,24 @@ class Exchange:
         if self._read_at is not None:
             elapsed_s = time.perf_counter() - self._read_at
             self._ingest.books.duration(self._head.sender.transport, elapsed_s)
+        answer = self._answer
         self._close()
-        self._answer(reply)
+        answer(reply)
 
     def _close(self) -> None:
+        """Hold nothing any more: who is answered may refer to this exchange, and then both live on
+        until the garbage collector comes by.
+        """
         self._stage = _Stage.OVER
+        self._answer = _heard
+        self._decoded = _NOTHING
         self._pieces.clear()
         self._held.release()
         self._ingest.ended()
+
+
+def _heard(_reply: Reply) -> None:
+    """Whoever was to be answered has been."""
 
 
 def _too_large(size: int, limit: int) -> Refused:

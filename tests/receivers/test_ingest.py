@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import sys
 
 import pytest
 from hypothesis import given
@@ -195,6 +196,15 @@ def test_holds_memory_for_what_has_come_until_the_answer(client):
     assert client.budget.peak > 2 * len(PAYLOAD)  # while it decoded
     client.intake.settle()
     assert client.budget.used == 0
+
+
+def test_an_answered_request_holds_nothing_of_its_body(client):
+    body = make_payload(3)
+    exchange = client.begin()
+    exchange.feed(body)
+    exchange.end()
+    assert client.intake.taken[0].payload is body
+    assert sys.getrefcount(body) == 3  # ours, the intake's, and the argument here
 
 
 def test_json_that_would_become_too_much_is_refused_before_it_is_decoded(client):
