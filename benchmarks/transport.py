@@ -45,6 +45,9 @@ from tests.kit.spans import make_payload
 ROOT = Path(__file__).resolve().parents[1]
 HOST = "127.0.0.1"
 EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
+_ONE_READ_BYTES = 4096
+"""A request of at most this size comes in one read."""
+
 CASES = {
     "grpc, front door": ("door", "grpc"),
     "grpc, grpcio": ("grpcio", "grpc"),
@@ -229,7 +232,7 @@ def report(arguments: argparse.Namespace) -> None:
         ],
     }
     for name, (kind, what) in CASES.items():
-        if arguments.only not in name:
+        if arguments.only not in name or (kind == "bare" and len(payload) > _ONE_READ_BYTES):
             continue
         server = Server(kind, arguments.core)
         try:
