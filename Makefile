@@ -7,7 +7,7 @@ DEV_STAMP := $(VENV)/.dev-installed
 # Where npm is found, the end-to-end tests also run the OpenTelemetry SDK for Node.
 NODE_STAMP := $(if $(shell command -v npm),tests/e2e/node/node_modules/.installed)
 
-.PHONY: run venv test check bench format stubs stubs-check docs docs-check clean
+.PHONY: run venv test soak check bench format stubs stubs-check docs docs-check clean
 
 run: $(RUN_STAMP)
 	$(BIN)/python -m gateway
@@ -31,6 +31,10 @@ tests/e2e/node/node_modules/.installed: tests/e2e/node/package-lock.json
 
 test: $(DEV_STAMP) $(NODE_STAMP)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# The fault tests in their long form: half an hour or more, with a table of figures at the end.
+soak: $(DEV_STAMP)
+	SOAK=1 $(BIN)/python -m pytest tests/faults $(PYTEST_ARGS)
 
 format: $(DEV_STAMP)
 	$(BIN)/ruff format .

@@ -62,7 +62,7 @@ def test_full_disk(small_disk, gateways, report):
 
 
 async def test_full_disk_at_the_start(small_disk, gateways):
-    """What was acknowledged before is delivered, and new spans are taken as soon as there is space."""
+    """What was acknowledged is delivered, and new spans are taken as soon as there is space."""
     async with running_sink() as sink:
         fleet = gateways(external_env(sink.address), small_disk.path / "data")
         await sink.die()

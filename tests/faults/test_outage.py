@@ -34,7 +34,7 @@ DRAIN_S = 60
 class KilledBackend:
     """A backend that is killed, and started again on the same ports and data."""
 
-    def __init__(self, tmp_path, stack):
+    def __init__(self, tmp_path, stack) -> None:
         self._ports = steady_ports(2)
         self._start = lambda: stack.enter_context(
             embedded_backend(
