@@ -12,7 +12,7 @@ from gateway.otlp.fields import malformed
 from gateway.otlp.media import Decoded
 from gateway.otlp.report import Report
 from gateway.otlp.rules import fault_of, link_fault_of
-from gateway.otlp.wire import check_density, check_fields, check_path, split, without
+from gateway.otlp.wire import check_density, check_fields, split, without
 from proto_stubs.view_pb2 import Census, Link, LinkCensus, Shape, ShapeSpan, Span
 
 _PIECE_BYTES = 4 * 1024 * 1024
@@ -57,7 +57,6 @@ def _is_clean(piece: bytes, spans: list[bytes], latest_ns: int) -> bool:
     check_density(len(spans), len(piece), "spans")
     shape = parse(Shape, piece)
     if not spans:
-        check_path(piece)
         return True
     columns = shape.resource_spans.scope_spans.spans
     return are_clean(spans, columns, latest_ns) and _have_good_links(piece, columns)

@@ -76,12 +76,6 @@ def trace_ids(payload: bytes, limit: int) -> list[str]:
     return list(found)
 
 
-def check_path(payload: bytes) -> None:
-    """Raise Refused where a field on the path to the spans is no message; views ignore that."""
-    for _ in split(payload, max_spans=1):
-        pass
-
-
 def check_density(count: int, size: int, what: str) -> None:
     """Refuse floods of things so small that none can be valid: they would cost far more memory and
     time than their bytes.

@@ -222,6 +222,16 @@ def test_field_of_a_wrong_wire_type_is_malformed(field, padding):
     assert refusal.value.cause is Cause.MALFORMED
 
 
+def test_wrong_wire_type_in_a_deep_value_is_malformed():
+    value = b"\x0a\x02\x08\x01"  # an element whose string is a number
+    for _ in range(8):
+        value = delimited(b"\x0a", delimited(b"\x2a", value))
+    attribute = delimited(b"\x12", delimited(b"\x2a", value))
+    span = make_span(start_time_unix_nano=1).SerializeToString() + delimited(b"\x4a", attribute)
+    with pytest.raises(Refused, match="string_value has wire type 0"):
+        read_both(delimited(b"\x0a", delimited(b"\x12", delimited(b"\x12", span))))
+
+
 def test_nothing_is_a_success():
     assert read(b"") == Decoded()
     assert read(make_request().SerializeToString()) == Decoded()
@@ -368,6 +378,13 @@ def test_single_span_above_the_limits_stays_alone():
     decoded = read(body)
     assert [count for _, count in decoded.payloads] == [1, 1, 1]
     assert joined(decoded).resource_spans[1].scope_spans[0].spans[0] == big
+
+
+def test_request_above_4_mib_is_split_whatever_the_limit():
+    """So that the views of a hostile one stay small."""
+    span = make_span(start_time_unix_nano=1, trace_state="x" * 2**20)
+    decoded = read(make_request(*[span] * 5).SerializeToString(), max_bytes=2**30)
+    assert [count for _, count in decoded.payloads] == [3, 2]
 
 
 def test_large_resource_is_not_multiplied_by_splitting():
