@@ -17,7 +17,7 @@ from tests.kit.ledger import assert_books_balance
 
 MIB = 2**20
 
-BASE_BYTES = 128 * MIB
+BASE_BYTES = 112 * MIB
 """Resident memory that a gateway may take beside GATEWAY_MEMORY_BYTES; docs/durability.md says how
 it was found.
 """

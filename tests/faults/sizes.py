@@ -15,8 +15,12 @@ class Size(NamedTuple):
     outage_s: float
     overload_s: float
     damaged_starts: int
-    hostile_rounds: int
-    """How often each of the large requests comes."""
+    large_requests: int
+    """How often each comes alone; eight times as often it comes with others."""
+    memory_mib: tuple[int, ...]
+    """Budgets that large requests are tried with."""
+    slow_spans: int
+    """To be acknowledged beside slow connections."""
     timeout_s: float
     """Of one test."""
 
@@ -28,7 +32,9 @@ SHORT = Size(
     outage_s=5,
     overload_s=5,
     damaged_starts=1,
-    hostile_rounds=6,
+    large_requests=1,
+    memory_mib=(64,),
+    slow_spans=4_000,
     timeout_s=90,
 )
 LONG = Size(
@@ -38,7 +44,9 @@ LONG = Size(
     outage_s=120,
     overload_s=60,
     damaged_starts=10,
-    hostile_rounds=50,
+    large_requests=10,
+    memory_mib=(64, 128),
+    slow_spans=100_000,
     timeout_s=1200,
 )
 
