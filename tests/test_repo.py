@@ -20,9 +20,8 @@ TESTED_ELSEWHERE = {
     "otlp/test_protobuf.py": [
         "otlp/clean",
         "otlp/decode",
-        "otlp/fields",
-        "otlp/report",
         "otlp/rules",
+        "otlp/strict",
     ],
     "otlp/test_json.py": ["otlp/json_attributes", "otlp/json_scalars", "otlp/json_spans"],
     "embedded/test_regex.py": ["embedded/regex_syntax"],

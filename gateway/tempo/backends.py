@@ -23,6 +23,8 @@ from gateway.tempo.managed import managed_tempo
 from gateway.tempo.ports import Ports
 from gateway.tempo.version import BinaryError
 
+_ROOT = Path(__file__).resolve().parents[2]
+
 
 class Backend(Protocol):
     """What the gateway needs of any of them."""
@@ -115,6 +117,8 @@ def make_backend(settings: Settings) -> Backend:
 
 
 def _embedded_program(settings: Settings) -> Callable[[Ports], Program]:
+    environment = {**child_environment(), "PYTHONPATH": str(_ROOT)}
+
     def program(ports: Ports) -> Program:
         return Program(
             [
@@ -124,7 +128,7 @@ def _embedded_program(settings: Settings) -> Callable[[Ports], Program]:
                 "--retention", f"{settings.tempo_retention_s:.0f}s",
                 "--log-level", settings.log_level,
             ],
-            {**child_environment(), "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+            environment,
         )  # fmt: skip
 
     return program

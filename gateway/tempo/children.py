@@ -2,26 +2,91 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Callable
+from typing import Protocol
 
 from gateway.envelope import Fate, Outcome
+from gateway.errors import GrpcCode
 from gateway.tempo.child import Program, Usage
 from gateway.tempo.client import OtlpExporter, OtlpGrpcExporter
+from gateway.tempo.outcomes import NAMES
 from gateway.tempo.ports import HOST, Ports
+from gateway.tempo.states import State
 from gateway.tempo.supervisor import Habits, Supervisor
+from gateway.tempo.window import Window
+
+ROOM_POLL_S = 0.05
+
+_BEHIND = Outcome(
+    Fate.RETRY,
+    NAMES[GrpcCode.UNAVAILABLE],
+    "the backend has not written to its disk yet what it was given before",
+)
+
+
+class Life(Protocol):
+    """What the exporter has to know of the child."""
+
+    @property
+    def ports(self) -> Ports: ...
+
+    @property
+    def state(self) -> State: ...
+
+    @property
+    def generation(self) -> int: ...
+
+    def alive_s(self) -> float: ...
 
 
 class ChildExporter:
-    """Delivers to a supervised child, on whatever port it has at the moment."""
+    """Delivers to a supervised child, on whatever port it has at the moment, and not more than it
+    can bring to its disk.
+    """
 
-    def __init__(self, ports: Callable[[], Ports], delivered: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        life: Life,
+        window: Window | None = None,
+        delivered: Callable[[], None] = lambda: None,
+    ) -> None:
         """``delivered`` is called after each OK."""
-        self._ports = ports
+        self._life = life
+        self._window = window
         self._delivered = delivered
         self._port = 0
         self._exporter: OtlpGrpcExporter | None = None
 
     async def export(self, tenant: str, payload: bytes, *, timeout_s: float) -> Outcome:
+        if self._window is None:
+            return await self._send(tenant, payload, timeout_s)
+        if not await self._has_room(self._window, len(payload), timeout_s):
+            return _BEHIND
+        size, generation = len(payload), self._window.take(len(payload))
+        delivered = False
+        try:
+            outcome = await self._send(tenant, payload, timeout_s)
+            delivered = outcome.fate is Fate.DELIVERED
+        finally:
+            self._window.settle(size, generation, alive_s=self._life.alive_s(), delivered=delivered)
+        return outcome
+
+    async def _has_room(self, window: Window, size: int, timeout_s: float) -> bool:
+        """Wait for room while the child is there to make some."""
+        deadline = time.monotonic() + timeout_s
+        while not window.has_room(
+            size, generation=self._life.generation, alive_s=self._life.alive_s()
+        ):
+            if self._life.state is not State.READY:
+                return True  # the attempt will tell what is wrong
+            if time.monotonic() > deadline:
+                return False
+            await asyncio.sleep(ROOM_POLL_S)
+        return True
+
+    async def _send(self, tenant: str, payload: bytes, timeout_s: float) -> Outcome:
         exporter = await self._current()
         outcome = await exporter.export(tenant, payload, timeout_s=timeout_s)
         if outcome.fate is Fate.DELIVERED:
@@ -29,7 +94,7 @@ class ChildExporter:
         return outcome
 
     async def _current(self) -> OtlpGrpcExporter:
-        port = self._ports().otlp
+        port = self._life.ports.otlp
         if self._exporter is None or port != self._port:
             old, self._port = self._exporter, port
             self._exporter = new = OtlpGrpcExporter(f"{HOST}:{port}")
@@ -54,13 +119,14 @@ class ChildBackend:
         *,
         hold_s: float = 0.0,
         habits: Habits = Habits(),  # noqa: B008 - an immutable value
+        window: Window | None = None,
         delivered: Callable[[], None] = lambda: None,
     ) -> None:
         self.mode = mode
         self.hold_s = hold_s
         self._supervisor = Supervisor(name, program, changed=self._tell, habits=habits)
         self._changed: Callable[[], None] = lambda: None
-        self.exporter: OtlpExporter = ChildExporter(lambda: self._supervisor.ports, delivered)
+        self.exporter: OtlpExporter = ChildExporter(self._supervisor, window, delivered)
 
     def _tell(self) -> None:
         self._changed()
@@ -88,6 +154,10 @@ class ChildBackend:
     @property
     def pid(self) -> int | None:
         return self._supervisor.pid
+
+    @property
+    def ports(self) -> Ports:
+        return self._supervisor.ports
 
     @property
     def usage(self) -> Usage | None:

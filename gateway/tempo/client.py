@@ -101,32 +101,26 @@ class OtlpGrpcExporter:
         root_certificates: bytes | None = None,
     ) -> None:
         """``root_certificates`` is PEM, None for those that come with grpcio."""
+        self._address = address
         self._headers = tuple(headers)
+        self._credentials = grpc.ssl_channel_credentials(root_certificates) if tls else None
         self._complain = _Complaint(address)
-        is_near = address.rpartition(":")[0].strip("[]") in _LOOPBACK
-        options = _OPTIONS + (_LOOPBACK_OPTIONS if is_near else _REMOTE_OPTIONS)
-        if tls:
-            credentials = grpc.ssl_channel_credentials(root_certificates)
-            self._channel = aio.secure_channel(address, credentials, options=options)
-        else:
-            self._channel = aio.insecure_channel(address, options=options)
-        self._call: aio.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(
-            EXPORT_METHOD
-        )
+        self._channel: aio.Channel | None = None
+        self._call: aio.UnaryUnaryMultiCallable[bytes, bytes] | None = None
+        self._closed = False
 
     async def export(self, tenant: str, payload: bytes, *, timeout_s: float) -> Outcome:
+        if self._closed:
+            return _CLOSED
+        call = self._call or self._open()
         metadata = _with_tenant(self._headers, tenant)
         try:
-            answer = await self._call(
-                payload, timeout=timeout_s, metadata=metadata, wait_for_ready=False
-            )
+            answer = await call(payload, timeout=timeout_s, metadata=metadata, wait_for_ready=False)
         except aio.AioRpcError as error:
             outcome = _grpc_failure(error)
             if error.code().value[0] in OPERATOR_CODES:
                 self._complain(outcome)
             return outcome
-        except aio.UsageError:  # the channel was closed before
-            return _CLOSED
         except asyncio.CancelledError:
             # grpcio also says so to callers when the channel is closed under them.
             if (task := asyncio.current_task()) is not None and task.cancelling():
@@ -134,8 +128,22 @@ class OtlpGrpcExporter:
             return _CLOSED
         return _delivered(answer)
 
+    def _open(self) -> aio.UnaryUnaryMultiCallable[bytes, bytes]:
+        """A channel belongs to the event loop that it is made on, so it is made on first use."""
+        is_near = self._address.rpartition(":")[0].strip("[]") in _LOOPBACK
+        options = _OPTIONS + (_LOOPBACK_OPTIONS if is_near else _REMOTE_OPTIONS)
+        if self._credentials is None:
+            self._channel = aio.insecure_channel(self._address, options=options)
+        else:
+            self._channel = aio.secure_channel(self._address, self._credentials, options=options)
+        call: aio.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(EXPORT_METHOD)
+        self._call = call
+        return call
+
     async def close(self) -> None:
-        await self._channel.close()
+        self._closed = True
+        if self._channel is not None:
+            await self._channel.close()
 
 
 class OtlpHttpExporter:

@@ -52,16 +52,19 @@ class FlushWatch:
     """Which tenants lag: they have traces in memory and no flush for too long."""
 
     def __init__(self) -> None:
-        self._ends: dict[str, int] = {}
+        self._pages: dict[str, dict[str, int]] = {}
         self._noticed: dict[str, float] = {}
 
-    def saw(self, ends: Mapping[str, int], now: float) -> None:
-        """``ends``: by tenant, a stamp that changes with each flush."""
-        for tenant, end in ends.items():
-            if self._ends.get(tenant) != end:
+    def saw(self, pages: Mapping[str, Mapping[str, int]], now: float) -> None:
+        """``pages``: by tenant and block, a number that grows with each flush. Blocks come with a
+        flush and go at any time.
+        """
+        for tenant, blocks in pages.items():
+            before = self._pages.get(tenant, {})
+            if any(count > before.get(block, -1) for block, count in blocks.items()):
                 self._noticed[tenant] = now
-        self._ends = dict(ends)
-        self._noticed = {tenant: self._noticed[tenant] for tenant in ends}
+        self._pages = {tenant: dict(blocks) for tenant, blocks in pages.items()}
+        self._noticed = {t: at for t, at in self._noticed.items() if t in pages}
 
     def overdue(self, now: float) -> frozenset[str]:
         """Tenants whose last flush is too long ago, should they have anything to flush."""
@@ -69,5 +72,5 @@ class FlushWatch:
 
     def lagging(self, live_traces: Mapping[str, float], now: float) -> frozenset[str]:
         """``live_traces``: by tenant, how many traces are in the backend's memory."""
-        fresh = self._ends.keys() - self.overdue(now)
+        fresh = self._noticed.keys() - self.overdue(now)
         return frozenset(t for t, count in live_traces.items() if count and t not in fresh)

@@ -33,6 +33,12 @@ it can. The rest is the gateway's, and Tempo's program itself (40 MiB)."""
 MOST_LIVE_BYTES = 250_000_000
 """Of traces that Tempo 3 keeps in memory before pushes have to wait; its own default."""
 
+WINDOW_SHARE = 32
+LEAST_WINDOW_BYTES, MOST_WINDOW_BYTES = 8 * MIB, 256 * MIB
+"""Part of the container's memory that spans may fill which Tempo has not brought to its disk; in
+memory they take ten times that and more. With the hold time it is also the most that Tempo is
+given per second: 16 MiB make 2.7 MB/s, some 10,000 spans/s."""
+
 DEFAULT_LIVE_S = 30.0
 """``trace_live_period`` where the file does not set it."""
 FOREIGN_HOLD_S = 60.0
@@ -57,6 +63,8 @@ class Profile(NamedTuple):
     """After this time of its life clock (``clock``), an OK of Tempo's is on its disk."""
     max_message_mib: int
     """Largest delivery that its receiver takes, and largest trace that it does not drop."""
+    window_bytes: int
+    """Most that it is given before it has brought it to its disk."""
     live_traces: str
     """Metric by tenant: traces that are in memory only."""
     flushed: re.Pattern[str]
@@ -73,6 +81,7 @@ def profile_for(version: Version, *, container_bytes: int) -> Profile:
     message_mib = min(
         MOST_MESSAGE_MIB, max(LEAST_MESSAGE_MIB, container_bytes // MESSAGE_SHARE // MIB)
     )
+    window = min(MOST_WINDOW_BYTES, max(LEAST_WINDOW_BYTES, container_bytes // WINDOW_SHARE))
     if version.major >= 3:
         return Profile(
             version,
@@ -80,6 +89,7 @@ def profile_for(version: Version, *, container_bytes: int) -> Profile:
             tested,
             HOLD_S,
             message_mib,
+            window,
             "tempo_live_store_live_traces",
             re.compile(r'msg="module stopped" module=live-store$'),
         )
@@ -90,6 +100,7 @@ def profile_for(version: Version, *, container_bytes: int) -> Profile:
         tested,
         HOLD_S if has_live_period or line <= (2, 4) else HOLD_S + DEFAULT_LIVE_S,
         message_mib,
+        window,
         "tempo_ingester_live_traces",
         re.compile(r'msg="module stopped" module=ingester$'),
     )
@@ -110,11 +121,12 @@ def environment(
     profile: Profile,
     *,
     data_dir: Path,
-    ports: Ports,
     retention_s: float,
     container_bytes: int,
 ) -> dict[str, str]:
-    """All that the files in ``config/`` name. Raises ConfigError for a path they cannot hold."""
+    """What the files in ``config/`` name, but for the ports. Raises ConfigError for a path that
+    they cannot hold.
+    """
     path = str(data_dir.absolute())
     if re.search(r'["\\$\n]', path):
         raise ConfigError(
@@ -125,15 +137,17 @@ def environment(
     return {
         "GOMEMLIMIT": f"{go_bytes}B",  # an operator's own goes first
         **inherited,
-        "OTLP_PORT": str(ports.otlp),
-        "HTTP_PORT": str(ports.http),
-        "GRPC_PORT": str(ports.internal),
         "DATA_DIR": path,
         "RETENTION": f"{retention_s:.0f}s",
         "MAX_MESSAGE_MIB": str(profile.max_message_mib),
         "MAX_TRACE_BYTES": str(profile.max_message_mib * MIB),
         "MAX_LIVE_BYTES": str(min(MOST_LIVE_BYTES, go_bytes // 2)),
     }
+
+
+def port_variables(ports: Ports) -> dict[str, str]:
+    numbers = (ports.http, ports.internal, ports.otlp)
+    return dict(zip(VARIABLES, map(str, numbers), strict=True))
 
 
 def check_own(path: Path) -> None:

@@ -12,8 +12,6 @@ import aiohttp
 from gateway.tempo.clock import HOLD_S, FlushWatch
 from gateway.tempo.wal import Wal
 
-_EXPOSITION_BYTES = 4 * 2**20
-
 
 class FlushLag:
     """Looks at the files of the WAL and, where they leave a doubt, at Tempo's metrics."""
@@ -34,9 +32,9 @@ class FlushLag:
 
     async def keeps_up(self, session: aiohttp.ClientSession, base_url: str) -> bool:
         """False while anything lags. Raises what a failing request raises."""
-        ends = await asyncio.to_thread(self._look)
+        pages = await asyncio.to_thread(self._look)
         now = self._clock()
-        self._watch.saw(ends, now)
+        self._watch.saw(pages, now)
         if now > self._busy_until or not self._watch.overdue(now):
             return True
         lagging = self._watch.lagging(await self._live_traces(session, base_url), now)
@@ -44,13 +42,13 @@ class FlushLag:
             self._busy_until = now + HOLD_S
         return not lagging
 
-    def _look(self) -> dict[str, int]:
+    def _look(self) -> dict[str, dict[str, int]]:
         self._wal.keep_copies()
-        return self._wal.last_flushes()
+        return self._wal.pages()
 
     async def _live_traces(
         self, session: aiohttp.ClientSession, base_url: str
     ) -> Mapping[str, float]:
         async with session.get(f"{base_url}/metrics") as answer:
-            text = (await answer.content.read(_EXPOSITION_BYTES)).decode(errors="replace")
+            text = (await answer.read()).decode(errors="replace")
         return {tenant: float(count) for tenant, count in self._gauge.findall(text)}

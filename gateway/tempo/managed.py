@@ -15,6 +15,7 @@ from gateway.tempo.config import (
     check_own,
     command,
     environment,
+    port_variables,
     profile_for,
     wal_of,
 )
@@ -22,6 +23,7 @@ from gateway.tempo.flushes import FlushLag
 from gateway.tempo.ports import Ports
 from gateway.tempo.supervisor import Habits
 from gateway.tempo.version import read_version
+from gateway.tempo.window import Window
 
 logger = logging.getLogger(__name__)
 
@@ -34,44 +36,41 @@ def managed_tempo(settings: Settings, binary: Path, *, container_bytes: int) -> 
     own, data_dir = settings.tempo_config, settings.data_dir / "tempo"
     if own is not None:
         check_own(own)
-    inherited = child_environment()
+    variables = environment(
+        child_environment(),
+        profile,
+        data_dir=data_dir,
+        retention_s=settings.tempo_retention_s,
+        container_bytes=container_bytes,
+    )
+    line = command(binary, own or profile.template)
 
     def program(ports: Ports) -> Program:
-        variables = environment(
-            inherited,
-            profile,
-            data_dir=data_dir,
-            ports=ports,
-            retention_s=settings.tempo_retention_s,
-            container_bytes=container_bytes,
-        )
-        return Program(command(binary, own or profile.template), variables)
+        return Program(line, variables | port_variables(ports))
 
-    program(Ports(0, 0, 0))  # a fault of the settings shows here and not in a child's log
     hold_s = settings.hold_time_s
     if hold_s is None:
         hold_s = profile.hold_s if own is None else FOREIGN_HOLD_S
     _tell(binary, profile, own, hold_s)
-    if own is None:
-        wal = wal_of(data_dir)
-        lag = FlushLag(wal, profile.live_traces)
-
-        def prepare() -> None:
-            data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-            wal.mend()
-
-        habits = Habits(prepare, lag.keeps_up, profile.flushed, profile.broken)
-        delivered = lag.delivered
-    else:
+    if own is not None:  # nobody knows where it has its WAL, and when it writes to it
         habits = Habits(flushed=profile.flushed, broken=profile.broken)
-        delivered = _nothing
+        return ChildBackend("managed", "tempo", program, hold_s=hold_s, habits=habits)
+    wal = wal_of(data_dir)
+    lag = FlushLag(wal, profile.live_traces)
+
+    def prepare() -> None:
+        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        wal.mend()
+
     return ChildBackend(
-        "managed", "tempo", program, hold_s=hold_s, habits=habits, delivered=delivered
+        "managed",
+        "tempo",
+        program,
+        hold_s=hold_s,
+        habits=Habits(prepare, lag.keeps_up, profile.flushed, profile.broken),
+        window=Window(profile.window_bytes, profile.hold_s),
+        delivered=lag.delivered,
     )
-
-
-def _nothing() -> None:
-    """Nobody knows where a foreign configuration has its WAL."""
 
 
 def _tell(binary: Path, profile: Profile, own: Path | None, hold_s: float) -> None:

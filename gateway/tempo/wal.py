@@ -3,7 +3,7 @@
 A block of the WAL is a folder ``<id>+<tenant>+vParquet4`` with one file per flush (``0000000001``,
 ...) and a ``meta.json``. Two things of it matter here:
 
-- The end of a flush can be seen: Tempo then opens the next file, which changes the folder's mtime.
+- The end of a flush can be seen: Tempo then opens the next file, or the next block.
 - ``meta.json`` is written anew in place by each flush. A SIGKILL between its truncation and its
   writing leaves it empty, and Tempo, when it starts, removes the whole block ("failed to replay
   block. removing."), with all that it holds since up to 30 s. So a copy of each is kept outside,
@@ -12,6 +12,7 @@ A block of the WAL is a folder ``<id>+<tenant>+vParquet4`` with one file per flu
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import logging
@@ -35,17 +36,15 @@ class Wal(NamedTuple):
     folder: Path
     copies: Path
 
-    def last_flushes(self) -> dict[str, int]:
-        """By tenant, when its last flush ended: ns of the file system's clock."""
-        ends: dict[str, int] = {}
+    def pages(self) -> dict[str, dict[str, int]]:
+        """By tenant and block, the number of the newest file. It grows when a flush ends."""
+        pages: dict[str, dict[str, int]] = {}
         for block in self._blocks():
             tenant = block.name.split("+", 1)[1].rpartition("+")[0]
-            try:
-                end = block.stat().st_mtime_ns
-            except FileNotFoundError:  # finished and removed meanwhile
-                continue
-            ends[tenant] = max(end, ends.get(tenant, 0))
-        return ends
+            with contextlib.suppress(FileNotFoundError):  # finished and removed meanwhile
+                numbers = [int(path.name) for path in block.iterdir() if path.name.isdecimal()]
+                pages.setdefault(tenant, {})[block.name] = max(numbers, default=0)
+        return pages
 
     def keep_copies(self) -> None:
         """Copy each block's ``meta.json`` once; forget those of blocks that are gone."""

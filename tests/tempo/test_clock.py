@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -40,11 +41,30 @@ def test_a_freeze_counts_as_little():
 
 def test_a_tenant_without_a_flush_for_too_long_is_overdue():
     watch = FlushWatch()
-    watch.saw({"a": 1, "b": 1}, 0.0)
-    watch.saw({"a": 2, "b": 1}, LAG_S)
+    watch.saw({"a": {"1": 1}, "b": {"2": 1}}, 0.0)
+    watch.saw({"a": {"1": 2}, "b": {"2": 1}}, LAG_S)
     assert watch.overdue(LAG_S + 0.1) == {"b"}
     assert watch.lagging({"a": 5, "b": 0}, LAG_S + 0.1) == frozenset()
     assert watch.lagging({"a": 5, "b": 1}, LAG_S + 0.1) == {"b"}
+
+
+@pytest.mark.parametrize(
+    ("blocks", "flushed"),
+    [
+        ({"1": 3, "2": 5}, False),
+        ({"1": 3, "2": 6}, True),
+        ({"1": 3, "2": 5, "3": 0}, True),
+        ({"2": 5}, False),
+        ({"1": 1, "2": 5}, False),
+        ({}, False),
+    ],
+    ids=["same", "one more file", "new block", "block gone", "block being removed", "none left"],
+)
+def test_a_flush_is_told_from_a_block_that_goes(blocks, flushed):
+    watch = FlushWatch()
+    watch.saw({"a": {"1": 3, "2": 5}}, 0.0)
+    watch.saw({"a": blocks}, 10.0)
+    assert watch.overdue(10.0) == (frozenset() if flushed else {"a"})
 
 
 def test_a_tenant_without_any_flush_lags_as_soon_as_it_has_traces():
@@ -53,7 +73,7 @@ def test_a_tenant_without_any_flush_lags_as_soon_as_it_has_traces():
 
 def test_a_tenant_that_is_gone_is_forgotten():
     watch = FlushWatch()
-    watch.saw({"a": 1}, 0.0)
+    watch.saw({"a": {"1": 1}}, 0.0)
     watch.saw({}, 1.0)
     assert watch.overdue(100.0) == frozenset()
 
@@ -87,7 +107,7 @@ def test_whatever_the_sweeps_take_the_hold_time_is_enough(lengths, t, first_look
     clock, watch = LifeClock(), FlushWatch()
     now, said_at = first_look, None
     while now < t or clock.seconds < (said_at or 0.0) + HOLD_S:
-        watch.saw({"a": sweeps.last_flush(now)}, now)
+        watch.saw({"a": {"1": sweeps.last_flush(now)}}, now)
         clock.seen(now, flushing=not watch.lagging({"a": 1}, now))
         if said_at is None and now >= t - LOOK_S:
             said_at = clock.seconds  # what the pipeline reads, at worst a look ago

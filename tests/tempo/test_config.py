@@ -18,6 +18,7 @@ from gateway.tempo.config import (
     check_own,
     command,
     environment,
+    port_variables,
     profile_for,
     wal_of,
 )
@@ -34,13 +35,14 @@ def profile(text: str, container_bytes: int = GIB):
 
 
 def variables(container_bytes: int = GIB, inherited=(), **more):
-    more = {"data_dir": CONFIG, "ports": PORTS, "retention_s": 90.0} | more
-    return environment(
+    more = {"data_dir": CONFIG, "retention_s": 90.0} | more
+    own = environment(
         dict(inherited),
         profile("2.10.8", container_bytes),
         container_bytes=container_bytes,
         **more,
     )
+    return own | port_variables(PORTS)
 
 
 @pytest.mark.parametrize(
@@ -175,3 +177,8 @@ class TestOwnFile:
     def test_one_that_is_not_there_is_refused(self, tmp_path):
         with pytest.raises(ConfigError, match="cannot be read"):
             check_own(tmp_path / "absent.yaml")
+
+
+def test_the_window_follows_the_memory_too():
+    windows = [profile("2.10.8", size).window_bytes for size in (64 * MIB, 512 * MIB, 64 * GIB)]
+    assert windows == [8 * MIB, 16 * MIB, 256 * MIB]

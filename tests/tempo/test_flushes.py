@@ -82,8 +82,8 @@ async def test_nothing_is_asked_while_nothing_is_delivered(lag, tempo, clock, se
 
 async def test_a_flush_in_time_needs_no_question(lag, tempo, clock, session, block):
     lag.delivered()
-    for page in range(5):
-        (block / str(page)).touch()
+    for page in range(1, 6):
+        (block / f"{page:010}").touch()
         assert await lag.keeps_up(session, tempo.url)
         clock.now += 0.9 * LAG_S
     assert tempo.scrapes == 0
@@ -96,8 +96,10 @@ async def test_a_flush_in_time_needs_no_question(lag, tempo, clock, session, blo
         ('# TYPE x gauge\ntempo_live_traces{tenant="a"} 3\n', False),
         ('tempo_live_traces{tenant="a"} 1.2e+06\nother{tenant="a"} 0\n', False),
         ('tempo_live_traces{tenant="a"} 0\ntempo_live_traces{tenant="b"} 1\n', False),
+        ('other{tenant="a"} 0\n' * 20_000 + 'tempo_live_traces{tenant="a"} 3\n', False),
         ("", True),
     ],
+    ids=["none left", "some left", "many left", "another tenant's", "at the end of it", "absent"],
 )
 async def test_without_a_flush_the_metrics_decide(
     lag, tempo, clock, session, block, exposition, keeps_up

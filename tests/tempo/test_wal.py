@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
 
 import pytest
 
@@ -36,31 +35,33 @@ def add_block(wal: Wal, name: str = BLOCK, *, meta: str | None = json.dumps(META
 
 def test_a_new_file_in_a_block_is_the_end_of_a_flush(wal):
     block = add_block(wal)
-    os.utime(block, ns=(1, 1))
-    before = wal.last_flushes()
-    (block / "0000000002").write_bytes(b"")
-    assert before == {"single-tenant": 1}
-    assert wal.last_flushes()["single-tenant"] > 1
+    before = wal.pages()
+    (block / "0000000010").write_bytes(b"")
+    assert before == {"single-tenant": {BLOCK: 1}}
+    assert wal.pages() == {"single-tenant": {BLOCK: 10}}
 
 
 def test_writing_to_what_is_there_is_no_end_of_a_flush(wal):
-    block = add_block(wal)
-    before = wal.last_flushes()
+    block = add_block(wal, meta=None)
+    before = wal.pages()
     (block / "0000000001").write_bytes(b"data")
     (block / "meta.json").write_text("{}")
-    assert wal.last_flushes() == before
+    assert wal.pages() == before
 
 
-def test_the_newest_block_of_a_tenant_counts(wal):
-    for number, mtime in enumerate((5, 9, 7)):
-        os.utime(add_block(wal, f"id{number}+a+b+vParquet4"), ns=(mtime, mtime))
-    os.utime(add_block(wal, "id+c+vParquet3"), ns=(3, 3))
-    assert wal.last_flushes() == {"a+b": 9, "c": 3}
+def test_blocks_are_told_by_tenant(wal):
+    for name in ("1+a+b+vParquet4", "2+a+b+vParquet4", "3+c+vParquet3"):
+        add_block(wal, name)
+    (wal.folder / "4+c+vParquet3").mkdir()
+    assert wal.pages() == {
+        "a+b": {"1+a+b+vParquet4": 1, "2+a+b+vParquet4": 1},
+        "c": {"3+c+vParquet3": 1, "4+c+vParquet3": 0},
+    }
 
 
 def test_without_a_wal_there_is_nothing_to_see_or_mend(tmp_path):
     wal = Wal(tmp_path / "absent", tmp_path / "copies")
-    assert wal.last_flushes() == {}
+    assert wal.pages() == {}
     wal.keep_copies()
     wal.mend()
     assert not list(tmp_path.iterdir())
