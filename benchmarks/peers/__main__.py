@@ -68,7 +68,7 @@ def run(chosen: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(prefix="peers-") as name, pinned(load_core):
         directory = Path(name)
         measured = list(_side_by_side(chosen, directory, system_core, load_core))
-        behind = tempo.measure(directory, system_core, chosen.runs) if tempo.wanted() else None
+        behind = _behind(directory, system_core, chosen.runs)
     told = report.markdown(measured, tempo.markdown(behind) if behind else "", about)
     print(f"\n{told}")
     if chosen.json:
@@ -79,6 +79,17 @@ def run(chosen: argparse.Namespace) -> None:
         chosen.svg.write_text(svg(report.order(measured), names))
     if chosen.page:
         report.put_into_page(chosen.page, told)
+
+
+def _behind(directory: Path, core: int, runs: int) -> list[tempo.Round]:
+    """Empty where there is no Tempo, or its part failed: the rest of a long run is told all the
+    same.
+    """
+    try:
+        return tempo.measure(directory, core, runs) if tempo.wanted() else []
+    except BenchError as error:
+        print(f"Tempo could not be measured: {error}", file=sys.stderr)
+        return []
 
 
 def _side_by_side(

@@ -23,8 +23,8 @@ from benchmarks.peers import systems
 from benchmarks.peers.cases import EXPORT, realistic
 from benchmarks.peers.processes import HOST, BenchError, System, cpu_s
 
-_PER_S = 1000
-_SECONDS = 6
+_PER_S = 500
+_SECONDS = 8
 _SETTLE_S = 5.0
 """After the last request: Tempo then writes what it has to its disk."""
 _WAIT_S = 60.0
@@ -52,6 +52,8 @@ def measure(directory: Path, core: int, runs: int) -> list[Round]:
         system.wait_until_listening()
         _wait_until_ready(system)
         return [_round(system) for _ in range(runs)]
+    except BenchError as error:
+        raise BenchError(f"{error}\n{system.log}") from error
     finally:
         system.stop()
 
@@ -93,7 +95,10 @@ async def _send(port: int) -> None:
         for number in range(_PER_S * _SECONDS):
             await asyncio.sleep(began + number / _PER_S - time.monotonic())
             calls.append(export(before + chance.randbytes(16) + after, timeout=30))
-        await asyncio.gather(*calls)
+        try:
+            await asyncio.gather(*calls)
+        except aio.AioRpcError as error:
+            raise BenchError(f"not every request succeeded: {error.details()}") from error
 
 
 def _child(system: System) -> tuple[int, int]:
