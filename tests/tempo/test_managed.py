@@ -182,13 +182,13 @@ async def test_many_traces_at_once_are_all_kept(tempo):
 
 
 async def test_what_can_never_fit_is_to_be_split_and_what_fits_is_kept_whole(tempo):
+    too_large = make_span("larger", attributes=[attribute("a", "x" * (11 * MIB))])
+    outcome = await tempo.push(too_large)
+    assert (outcome.fate, outcome.code) == (Fate.SPLIT, "RESOURCE_EXHAUSTED")
     trace_id = os.urandom(16)
     large = make_span("large", trace_id=trace_id, attributes=[attribute("a", "x" * (9 * MIB))])
     assert (await tempo.push(large)).fate is Fate.DELIVERED
     assert await tempo.names(trace_id) == {"large"}
-    too_large = make_span("larger", attributes=[attribute("a", "x" * (11 * MIB))])
-    outcome = await tempo.push(too_large)
-    assert (outcome.fate, outcome.code) == (Fate.SPLIT, "RESOURCE_EXHAUSTED")
 
 
 async def test_bad_ids_are_refused_for_good(tempo):
