@@ -308,9 +308,6 @@ class Settings:
     tempo_retention_s: float = _setting(
         "TEMPO_RETENTION", 48 * 3600.0, _DURATION_KIND, "how long traces are kept"
     )
-    tempo_storage: str = _setting(
-        "TEMPO_STORAGE", "local", _choice("local", "s3"), "where Tempo keeps its blocks"
-    )
 
     container_memory: int | None = _setting(
         "CONTAINER_MEMORY", None, _size(), "set by the platform: memory of the container"
