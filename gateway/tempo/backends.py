@@ -19,6 +19,7 @@ from gateway.tempo.balance import BalancedExporter
 from gateway.tempo.child import Program
 from gateway.tempo.children import ChildBackend
 from gateway.tempo.client import OtlpExporter, make_exporter
+from gateway.tempo.losses import WatchedExporter
 from gateway.tempo.managed import managed_tempo
 from gateway.tempo.ports import Ports
 from gateway.tempo.version import BinaryError
@@ -68,12 +69,13 @@ def find_binary(settings: Settings) -> Path | None:
 
 
 class ExternalBackend:
-    """Somebody else's Tempo. Nobody knows of its life, so it counts as alive and ready."""
+    """Somebody else's Tempo. Little is known of its life: it counts as alive and ready, and with a
+    hold time each loss of it as a death.
+    """
 
     mode = "external"
     state = "ready"
     reason = ""
-    generation = 0
     restarts = 0
 
     def __init__(self, settings: Settings) -> None:
@@ -84,7 +86,14 @@ class ExternalBackend:
             exporters[0] if len(exporters) == 1 else BalancedExporter(exporters)
         )
         self.hold_s = settings.hold_time_s or 0.0
+        self._watched: WatchedExporter | None = None
+        if self.hold_s:
+            self.exporter = self._watched = WatchedExporter(self.exporter)
         self.base_url = settings.tempo_query_url
+
+    @property
+    def generation(self) -> int:
+        return self._watched.losses if self._watched is not None else 0
 
     def alive_s(self) -> float:
         return time.monotonic()
