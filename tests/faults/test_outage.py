@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import signal
 import time
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -20,8 +22,9 @@ from tests.faults.gateways import (
 )
 from tests.faults.ledger import ledger_client, missing_spans, numbers_at
 from tests.faults.sizes import MARKS, SIZE
-from tests.kit.backends import embedded_backend
+from tests.kit.backends import Backend, embedded_backend, tempo_backend
 from tests.kit.gateway import eventually
+from tests.kit.modes import tempo_or_skip
 
 pytestmark = MARKS
 
@@ -31,49 +34,59 @@ DRAIN_S = 60
 """From the backend's return, under load all the while."""
 
 
-class KilledBackend:
-    """A backend that is killed, and started again on the same ports and data."""
+class ExternalBackend:
+    """A backend that is started again on the same ports and data, and how to reach it."""
 
-    def __init__(self, tmp_path, stack) -> None:
-        self._ports = steady_ports(2)
-        self._start = lambda: stack.enter_context(
-            embedded_backend(
-                tmp_path / "backend",
-                *("--otlp-port", str(self._ports[0]), "--http-port", str(self._ports[1])),
-            )
-        )
-        self._backend = self._start()
-        self.env = external_env(self._backend.otlp, self._backend.url)
+    def __init__(self, kind: str, data_dir: Path, stack: ExitStack) -> None:
+        self._stack = stack
+        self._ports = steady_ports(3)
+        self._kind = kind
+        self._data_dir = data_dir
+        self.start()
+        self.env = external_env(self.running.otlp, self.running.url)
+        if kind == "tempo":
+            self.env["GATEWAY_HOLD_TIME"] = "6s"
 
-    def leave(self) -> None:
-        self._backend.kill()
+    def start(self) -> None:
+        self.running = self._stack.enter_context(self._new())
 
-    def come_back(self) -> None:
-        self._backend = self._start()
+    def _new(self) -> AbstractContextManager[Backend]:
+        if self._kind == "tempo":
+            return tempo_backend(tempo_or_skip(), self._data_dir, ports=self._ports)
+        otlp, http, _ = map(str, self._ports)
+        return embedded_backend(self._data_dir, "--otlp-port", otlp, "--http-port", http)
+
+    def kill(self) -> None:
+        self.running.kill()
+
+    def freeze(self) -> None:
+        """It stands still: connections stay open, and nothing is answered."""
+        self.running.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self.running.process.send_signal(signal.SIGCONT)
 
 
-class FrozenBackend(KilledBackend):
-    """A backend that stands still: its connections stay open, and nothing is answered."""
-
-    def leave(self) -> None:
-        self._backend.process.send_signal(signal.SIGSTOP)
-
-    def come_back(self) -> None:
-        self._backend.process.send_signal(signal.SIGCONT)
+@pytest.fixture(params=["embedded", pytest.param("tempo", marks=pytest.mark.tempo)])
+def backend(request, tmp_path, stack):
+    return ExternalBackend(request.param, tmp_path / "backend", stack)
 
 
-@pytest.mark.parametrize("kind", [KilledBackend, FrozenBackend], ids=["killed", "frozen"])
-def test_outage(gateways, report, tmp_path, stack, kind):
+@pytest.mark.parametrize(
+    ("leave", "return_"),
+    [(ExternalBackend.kill, ExternalBackend.start), (ExternalBackend.freeze, ExternalBackend.thaw)],
+    ids=["killed", "frozen"],
+)
+def test_outage(gateways, report, backend, leave, return_):
     """0 missing, memory inside its budget, drained within a minute of the return."""
-    backend = kind(tmp_path, stack)
     fleet = gateways(backend.env | {"GATEWAY_MEMORY_BYTES": f"{MEMORY_MIB}MiB"})
     gateway = fleet.start()
     with ledger_client(gateway, rate=SPANS_PER_S, padding=500) as client:
         client.wait_for_more(SPANS_PER_S)
-        backend.leave()
+        leave(backend)
         time.sleep(SIZE.outage_s)
         backlog = status_of(gateway)["queue"]["pending_spans"]
-        backend.come_back()
+        return_(backend)
         returned = time.monotonic()
         eventually(lambda: caught_up(gateway), timeout_s=DRAIN_S)
         drained_s = time.monotonic() - returned
@@ -99,4 +112,4 @@ def test_outage(gateways, report, tmp_path, stack, kind):
 def caught_up(gateway) -> bool:
     """Nothing waits but what has just come."""
     queue = status_of(gateway)["queue"]
-    return not queue["backlog_on_disk"] and queue["pending_spans"] < SPANS_PER_S
+    return not queue["backlog_on_disk"] and queue["in_memory_bytes"] < MIB

@@ -144,13 +144,18 @@ def embedded_backend(data_dir: Path, *arguments: str) -> Iterator[Backend]:
 
 @contextmanager
 def tempo_backend(
-    binary: Path, data_dir: Path, *, overrides: Mapping[str, Any] | None = None
+    binary: Path,
+    data_dir: Path,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    ports: Sequence[int] = (),
 ) -> Iterator[Backend]:
     """A real Tempo over ``data_dir`` that flushes within about a second, so that a search finds
-    what was pushed a moment ago. ``overrides`` replaces top-level keys of its configuration.
+    what was pushed a moment ago. ``overrides`` replaces top-level keys of its configuration;
+    ``ports`` are for OTLP, its HTTP API and its insides.
     """
     version = tempo_version(binary)
-    http_port, grpc_port, otlp_port = _free_ports(3)
+    otlp_port, http_port, grpc_port = ports or _free_ports(3)
     config = tempo_config(
         version, data_dir, http_port=http_port, grpc_port=grpc_port, otlp_port=otlp_port
     ) | dict(overrides or {})
