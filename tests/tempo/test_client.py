@@ -55,14 +55,17 @@ class TestGrpc:
         await deliver(exporter, tenant)
         assert sink.requests[0].tenant == seen
 
-    async def test_the_tenant_is_sent_once_whatever_the_headers_say(self, sink):
-        headers = (("x-scope-orgid", "fixed"), ("authorization", "Bearer t"))
-        exporter = OtlpGrpcExporter(sink.address, headers)
-        await deliver(exporter, "shop")
-        await deliver(exporter, "")
-        await exporter.close()
-        assert [request.tenant for request in sink.requests] == ["shop", "fixed"]
-        assert sink.requests[0].metadata["authorization"] == "Bearer t"
+    async def test_the_tenant_is_sent_once_whatever_the_headers_say(self):
+        seen = []
+        async with running_server(Accepts(seen)) as port:
+            headers = (("x-scope-orgid", "fixed"), ("authorization", "Bearer t"))
+            exporter = OtlpGrpcExporter(f"127.0.0.1:{port}", headers)
+            await deliver(exporter, "shop")
+            await deliver(exporter, "")
+            await exporter.close()
+        tenants = [[v for k, v in metadata if k == "x-scope-orgid"] for metadata in seen]
+        assert tenants == [["shop"], ["fixed"]]
+        assert all(("authorization", "Bearer t") in metadata for metadata in seen)
 
     async def test_a_large_delivery_fits(self, exporter):
         payload = b"".join([make_payload(500)] * 60)
@@ -141,28 +144,48 @@ class TestGrpc:
 
     async def test_tls(self, tmp_path):
         key, certificate = make_certificate(tmp_path)
-        server = grpc.aio.server()
-        server.add_generic_rpc_handlers((Accepts(),))
         credentials = grpc.ssl_server_credentials([(key, certificate)])
-        port = server.add_secure_port("127.0.0.1:0", credentials)
-        await server.start()
-        trusting = OtlpGrpcExporter(f"localhost:{port}", tls=True, root_certificates=certificate)
-        wary = OtlpGrpcExporter(f"localhost:{port}", tls=True)
-        try:
+        async with running_server(Accepts([]), credentials) as port:
+            address = f"localhost:{port}"
+            trusting = OtlpGrpcExporter(address, tls=True, root_certificates=certificate)
+            wary = OtlpGrpcExporter(address, tls=True)
             assert (await deliver(trusting)).fate is Fate.DELIVERED
             assert (await deliver(wary)).fate is Fate.RETRY
-        finally:
             await trusting.close()
             await wary.close()
-            await server.stop(0)
+
+    def test_it_never_waits_long_before_it_connects_again(self):
+        assert dict(client._OPTIONS)["grpc.max_reconnect_backoff_ms"] <= 2000
 
 
 class Accepts(grpc.GenericRpcHandler):
+    """Says OK to everything and notes the metadata as it came."""
+
+    def __init__(self, seen: list) -> None:
+        self._seen = seen
+
     def service(self, handler_call_details):
         async def export(request: bytes, context) -> bytes:
+            self._seen.append([tuple(pair) for pair in context.invocation_metadata()])
             return b""
 
         return grpc.unary_unary_rpc_method_handler(export)
+
+
+@asynccontextmanager
+async def running_server(handler: grpc.GenericRpcHandler, credentials=None):
+    """A plain gRPC server on a free port, with TLS where there are credentials."""
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((handler,))
+    if credentials is None:
+        port = server.add_insecure_port("127.0.0.1:0")
+    else:
+        port = server.add_secure_port("127.0.0.1:0", credentials)
+    await server.start()
+    try:
+        yield port
+    finally:
+        await server.stop(0)
 
 
 def make_certificate(folder: Path) -> tuple[bytes, bytes]:
@@ -190,7 +213,7 @@ class Site:
         self.answer = lambda: web.Response(body=b"")
         self.let_go = asyncio.Event()
         self.let_go.set()
-        self.break_connection = False
+        self.break_connection = self.endless = False
         self.requests: list[tuple[str, dict[str, str], bytes]] = []
         self.url = ""
 
@@ -203,6 +226,11 @@ class Site:
         if self.break_connection:
             assert request.transport is not None
             request.transport.abort()
+        if self.endless:
+            page = web.StreamResponse(status=500)
+            await page.prepare(request)
+            while True:  # until the client hangs up
+                await page.write(b"<" * 10_000)
         return self.answer()
 
 
@@ -279,15 +307,15 @@ class TestHttp:
         assert outcome.message == "larger than max"
 
     async def test_a_redirect_is_not_followed_and_is_the_operators(self, site, http, caplog):
-        site.answer = lambda: web.Response(status=302, headers={"Location": site.url})
+        site.answer = lambda: web.Response(status=307, headers={"Location": site.url})
         outcome = await deliver(http)
         assert (outcome.fate, outcome.retry_after_s) == (Fate.RETRY, OPERATOR_DELAY_S)
         assert len(site.requests) == 1
         assert "backend refuses the gateway" in caplog.text
 
     async def test_a_page_without_end_is_not_read_to_its_end(self, site, http):
-        site.answer = lambda: web.Response(status=500, body=b"<" * (5 * 2**20))
-        outcome = await deliver(http)
+        site.endless = True
+        outcome = await deliver(http, timeout_s=1000.0)
         assert (outcome.fate, len(outcome.message)) == (Fate.RETRY, client.MESSAGE_CHARS)
 
     async def test_nobody_there_is_no_lost_connection(self):

@@ -42,7 +42,7 @@ def test_the_child_dies_with_its_parent(number):
     with subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None
         child = int(parent.stdout.readline())
-        assert not is_gone(child)
+        eventually(lambda: Path(f"/proc/{child}/comm").read_text() == "sleep\n")
         parent.send_signal(number)
     eventually(lambda: is_gone(child))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import tracemalloc
 
 import pytest
 
@@ -80,3 +81,18 @@ async def test_a_long_line_is_cut_and_the_next_one_whole(caplog):
 async def test_bytes_that_are_no_text_are_taken():
     _, heard = await relayed(b"\xff\xfe\x00 \n\n\n")
     assert len(heard) == 1
+
+
+async def test_a_line_without_end_takes_no_memory():
+    class Endless(asyncio.StreamReader):
+        left = 1000
+
+        async def read(self, n: int = -1) -> bytes:
+            self.left -= 1
+            return b"x" * n if self.left else b""
+
+    tracemalloc.start()
+    await LogRelay("tempo", lambda line: None).relay(Endless())
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2 * 2**20

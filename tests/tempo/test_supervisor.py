@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,6 +35,7 @@ class Fixture:
         self.supervisor: Supervisor | None = None
         self._changed = asyncio.Event()
         self.states: list[State] = []
+        self.on_change: Callable[[], None] = lambda: None
 
     def start(self, *options: str, **more) -> Supervisor:
         def program(ports: Ports) -> Program:
@@ -50,6 +52,7 @@ class Fixture:
     def _note(self) -> None:
         assert self.supervisor is not None
         self.states.append(self.supervisor.state)
+        self.on_change()
         self._changed.set()
 
     async def until(self, found: Callable[[], object]) -> None:
@@ -121,6 +124,20 @@ async def test_the_life_clock_runs_while_the_child_is_ready(fake):
     supervisor = fake.start()
     await fake.until_state(State.READY)
     await fake.until(lambda: supervisor.alive_s() >= LOOK_S)
+
+
+async def test_the_life_clock_stands_still_while_the_child_is_not_ready(fake):
+    seen = []
+    supervisor = fake.start()
+    await fake.until_state(State.READY)
+    fake.on_change = lambda: seen.append((supervisor.state, supervisor.alive_s()))
+    fake.wish("unready")
+    await fake.until_state(State.STARTING)
+    (fake.will / "unready").unlink()
+    await fake.until_state(State.READY)
+    (lost, before), (regained, after) = seen
+    assert (lost, regained) == (State.STARTING, State.READY)
+    assert before == after
 
 
 async def test_the_life_clock_stands_still_while_the_child_lags(fake):
@@ -296,8 +313,9 @@ async def test_words_of_a_flush_before_the_stop_mean_nothing(fake):
 
 
 async def test_a_child_that_fails_to_flush_at_its_end_has_not(fake):
-    habits = Habits(broken=re.compile("failed to cut"))
-    supervisor = fake.start("--flushed", 'msg="failed to cut complete traces"', habits=habits)
+    habits = Habits(broken=re.compile("failed to cut"), flushed=re.compile("on shutdown"))
+    said = 'level=error msg="failed to cut complete traces on shutdown"'
+    supervisor = fake.start("--flushed", said, habits=habits)
     await fake.until_state(State.READY)
     assert not await supervisor.stop(DEADLINE_S)
 
@@ -307,6 +325,22 @@ async def test_stop_before_start_and_right_after_it(fake, tmp_path):
     assert await idle.stop(1.0)
     supervisor = fake.start("--ignore-term")
     await supervisor.stop(0.0)
+    assert supervisor.state is State.STOPPED
+
+
+async def test_a_stop_while_the_child_is_being_started_is_not_missed(fake):
+    go_on = threading.Event()
+
+    def prepare() -> None:
+        go_on.wait(DEADLINE_S)
+
+    supervisor = fake.start(habits=Habits(prepare=prepare))
+    await fake.until_state(State.STARTING)
+    stopping = asyncio.get_running_loop().create_task(supervisor.stop(1000.0))
+    await fake.until_state(State.STOPPING)
+    go_on.set()
+    async with asyncio.timeout(DEADLINE_S):
+        await stopping
     assert supervisor.state is State.STOPPED
 
 
