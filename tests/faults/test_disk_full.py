@@ -13,11 +13,12 @@ from tests.faults.ledger import ledger_client, missing_spans, numbers_at
 from tests.faults.sizes import MARKS
 from tests.kit.disks import SmallDisk
 from tests.kit.gateway import RunningGateway, eventually
+from tests.kit.modes import BACKENDS, backend_env
 from tests.kit.sink import running_sink
 
 pytestmark = MARKS
 
-DISK_BYTES = 24 * 2**20
+DISK_BYTES = 64 * 2**20
 
 
 @pytest.fixture
@@ -31,9 +32,10 @@ def small_disk(tmp_path):
     disk.unmount()
 
 
-def test_full_disk(small_disk, gateways, report):
+@pytest.mark.parametrize("mode", BACKENDS)
+def test_full_disk(small_disk, gateways, report, mode):
     """Gateway and backend share the disk. Under load it fills up, and then space returns."""
-    fleet = gateways({"TEMPO_MODE": "embedded"}, small_disk.path / "data")
+    fleet = gateways(backend_env(mode), small_disk.path / "data")
     gateway = fleet.start()
     gateway.wait_until_ready()
     try:

@@ -28,7 +28,7 @@ from tests.kit.spans import attribute, make_request, make_span
 
 pytestmark = MARKS
 
-AT_ONCE = 8
+AT_ONCE = 5
 PROTOBUF, JSON = "application/x-protobuf", "application/json"
 
 

@@ -21,7 +21,7 @@ from tests.faults.gateways import (
     wait_until_quiet,
 )
 from tests.faults.ledger import ledger_client, missing_spans, numbers_at
-from tests.faults.sizes import MARKS, SIZE
+from tests.faults.sizes import MARKS, SIZE, SOAK
 from tests.kit.backends import Backend, embedded_backend, tempo_backend
 from tests.kit.gateway import eventually
 from tests.kit.modes import tempo_or_skip
@@ -45,7 +45,7 @@ class ExternalBackend:
         self.start()
         self.env = external_env(self.running.otlp, self.running.url)
         if kind == "tempo":
-            self.env["GATEWAY_HOLD_TIME"] = "6s"
+            self.env["GATEWAY_HOLD_TIME"] = "4s"
 
     def start(self) -> None:
         self.running = self._stack.enter_context(self._new())
@@ -67,18 +67,23 @@ class ExternalBackend:
         self.running.process.send_signal(signal.SIGCONT)
 
 
-@pytest.fixture(params=["embedded", pytest.param("tempo", marks=pytest.mark.tempo)])
-def backend(request, tmp_path, stack):
-    return ExternalBackend(request.param, tmp_path / "backend", stack)
+KILL = (ExternalBackend.kill, ExternalBackend.start)
+FREEZE = (ExternalBackend.freeze, ExternalBackend.thaw)
 
 
 @pytest.mark.parametrize(
-    ("leave", "return_"),
-    [(ExternalBackend.kill, ExternalBackend.start), (ExternalBackend.freeze, ExternalBackend.thaw)],
-    ids=["killed", "frozen"],
+    ("kind", "fault"),
+    [
+        pytest.param("embedded", KILL, id="embedded-killed"),
+        pytest.param("embedded", FREEZE, id="embedded-frozen"),
+        pytest.param("tempo", KILL, id="tempo-killed", marks=pytest.mark.tempo),
+        *([pytest.param("tempo", FREEZE, id="tempo-frozen", marks=pytest.mark.tempo)] * SOAK),
+    ],
 )
-def test_outage(gateways, report, backend, leave, return_):
+def test_outage(gateways, report, tmp_path, stack, kind, fault):
     """0 missing, memory inside its budget, drained within a minute of the return."""
+    backend = ExternalBackend(kind, tmp_path / "backend", stack)
+    leave, return_ = fault
     fleet = gateways(backend.env | {"GATEWAY_MEMORY_BYTES": f"{MEMORY_MIB}MiB"})
     gateway = fleet.start()
     with ledger_client(gateway, rate=SPANS_PER_S, padding=500) as client:

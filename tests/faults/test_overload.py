@@ -22,10 +22,10 @@ from tests.kit.sink import running_sink
 pytestmark = MARKS
 
 BACKEND_SPANS_PER_S = 400
-MEMORY_MIB = 32
+MEMORY_MIB = 16
 
 
-@pytest.mark.parametrize("spool_bytes", ["16MiB", "0"], ids=["with a spool", "memory only"])
+@pytest.mark.parametrize("spool_bytes", ["8MiB", "0"], ids=["with a spool", "memory only"])
 async def test_overload(gateways, report, spool_bytes):
     async with running_sink() as sink:
         sink.set_pace(BACKEND_SPANS_PER_S)

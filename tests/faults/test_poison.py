@@ -47,12 +47,12 @@ async def test_poison(gateways, report, sink):
     fleet = gateways(external_env(sink.address))
     gateway = await asyncio.to_thread(fleet.start)
     letters = fleet.data_dir / "dead-letters"
-    with ledger_client(gateway, rate=200, workers=4) as client:
-        await asyncio.to_thread(client.wait_for_more, 100)
+    with ledger_client(gateway, rate=50, spans=5, workers=2) as client:
+        await asyncio.to_thread(client.wait_for_more, 50)
         body = make_request(make_span("neighbour"), make_span("poison")).SerializeToString()
         assert await asyncio.to_thread(post, gateway, body) == 200
         await asyncio.to_thread(eventually, lambda: letter_in(letters), timeout_s=60)
-        await asyncio.to_thread(client.wait_for_more, 100)
+        await asyncio.to_thread(client.wait_for_more, 50)
         ledger = await asyncio.to_thread(client.finish)
     books = await asyncio.to_thread(wait_until_quiet, gateway)
     missing = ledger.keys() - sink.spans.keys()

@@ -18,7 +18,7 @@ from tests.kit.sink import running_sink
 
 pytestmark = MARKS
 
-DRAIN_TIMEOUT_S = 3
+DRAIN_TIMEOUT_S = 2
 
 
 @pytest.fixture
