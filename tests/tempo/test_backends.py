@@ -94,6 +94,15 @@ async def test_the_hold_time_can_be_set(tmp_path, tempo):
     await backend.stop(1.0)
 
 
+@pytest.mark.parametrize(("hold", "certain"), [("0s", True), ("9s", False)])
+async def test_stopping_makes_nothing_certain_that_an_external_backend_holds(
+    tmp_path, hold, certain
+):
+    found = settings(tmp_path, TEMPO_OTLP_ENDPOINT="http://127.0.0.1:1", GATEWAY_HOLD_TIME=hold)
+    backend = await make_backend(found)
+    assert await backend.stop(1.0) is certain
+
+
 async def test_a_configuration_of_ones_own_is_checked_and_trusted_less(tmp_path, tempo):
     own = tmp_path / "own.yaml"
     found = settings(tmp_path, TEMPO_BIN=str(tempo), TEMPO_CONFIG=str(own))
