@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import os
 import re
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -53,6 +54,7 @@ def _pair(text: str) -> tuple[str, str]:
 
 def main() -> None:
     chosen = arguments()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that all children are ended
     if chosen.quick:
         chosen.runs, chosen.seconds = 1, 0.5
     try:

@@ -65,8 +65,12 @@ class Load:
             log.unlink(missing_ok=True)
             paced = (f"--timing-script-file={script}", f"--log-file={log}", "-c1")
             running.append((self._h2load(*paced), len(moments), log))
-        for process, requests, _ in running:
-            _check(process, requests)
+        try:
+            for process, requests, _ in running:
+                _check(process, requests)
+        finally:
+            for process, _, _ in running:
+                process.kill()
         rows = [row for _, _, log in running for row in log.read_text().splitlines()]
         return len(rows), sorted(int(row.split("\t")[2]) / 1000 for row in rows)
 
@@ -88,9 +92,10 @@ def _check(process: subprocess.Popen[str], requests: int) -> None:
     try:
         told, _ = process.communicate(timeout=_TIMEOUT_S)
     except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
         raise _too_slow(requests) from None
+    finally:
+        process.kill()
+        process.wait()
     if not re.search(rf"status codes: {requests} 2xx, 0 3xx, 0 4xx, 0 5xx", told):
         raise BenchError(f"not every request succeeded:\n{told}")
 
