@@ -13,7 +13,7 @@ import pytest
 from gateway.pipeline.pipeline import DELIVERIES
 from tests.faults.gateways import backend_of, external_env, kill, status_of, wait_until_quiet
 from tests.faults.ledger import ledger_client, missing_spans, numbers_at
-from tests.faults.sizes import MARKS, SIZE
+from tests.faults.sizes import MARKS, SIZE, SOAK
 from tests.kit.gateway import eventually
 from tests.kit.modes import BACKENDS, backend_env
 from tests.kit.sink import running_sink
@@ -74,6 +74,32 @@ def test_kill_9_of_the_backend_under_load(fleet, report):
     assert books["dropped"] == 0
 
 
+@pytest.mark.skipif(not SOAK, reason="only in the long form")
+def test_kill_9_of_a_backend_that_was_frozen(fleet, report):
+    """While it stood still for longer than the hold time it brought nothing to its disk."""
+    gateway = fleet.start()
+    gateway.wait_until_ready()
+    with ledger_client(gateway) as client:
+        client.wait_for_more(4000)
+        backend = backend_of(gateway)
+        os.kill(backend, signal.SIGSTOP)
+        time.sleep(FROZEN_S)
+        os.kill(backend, signal.SIGKILL)
+        eventually(lambda: status_of(gateway)["backend"]["restarts"] == 1)
+        client.wait_for_more(1000)
+        ledger = client.finish()
+    gateway.wait_until_ready()
+    missing = missing_spans(numbers_at(gateway.url), ledger)
+    wait_until_quiet(gateway)
+    report(
+        frozen_s=FROZEN_S,
+        acknowledged=ledger.counts.acknowledged,
+        delivered_again=redelivered(gateway),
+        missing=missing,
+    )
+    assert missing == 0
+
+
 def test_sigterm_under_load(fleet, report):
     """Exit code 0 inside the timeout, and nothing acknowledged is missing after the next start."""
     gateway, slowest_s = fleet.start(), 0.0
@@ -124,6 +150,8 @@ async def test_duplicates_after_a_kill(gateways, report):
     assert duplicates <= SIZE.gateway_kills * (DELIVERIES * BATCH_SPANS + WORKERS * SPANS)
 
 
+FROZEN_S = 12
+"""Twice the hold time of a Tempo that the gateway runs."""
 RATE, SPANS, WORKERS = 2000, 20, 8
 BATCH_SPANS = 8192
 """The default of GATEWAY_BATCH_SPANS."""
