@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Container, Sequence
 
     from gateway.pipeline.records import Record
 
@@ -89,21 +89,25 @@ class Batcher:
             full.append(self._close(envelope.tenant))
         return full
 
-    def due(self, now: float) -> list[Batch]:
-        """Batches whose oldest record has waited ``max_age_s``."""
+    def due(self, now: float, *, busy: Container[str] = ()) -> list[Batch]:
+        """Batches whose oldest record has waited ``max_age_s``; those of ``busy`` tenants go on
+        filling, since they could not be sent.
+        """
         # The same sum as in next_due, or rounding could say that the time has come to one only.
-        old = [t for t, batch in self._open.items() if batch.since + self._max_age_s <= now]
+        old = [t for t, since in self._since(busy) if since + self._max_age_s <= now]
         return [self._close(tenant) for tenant in old]
 
-    def flush(self) -> list[Batch]:
-        """All that is open."""
-        return [self._close(tenant) for tenant in list(self._open)]
+    def flush(self, *, busy: Container[str] = ()) -> list[Batch]:
+        """All that is open, but for ``busy`` tenants'."""
+        return [self._close(tenant) for tenant, _ in self._since(busy)]
 
-    def next_due(self) -> float | None:
+    def next_due(self, *, busy: Container[str] = ()) -> float | None:
         """When ``due`` will have something; None when nothing is open."""
-        if not self._open:
-            return None
-        return min(batch.since for batch in self._open.values()) + self._max_age_s
+        moments = [since for _, since in self._since(busy)]
+        return min(moments) + self._max_age_s if moments else None
+
+    def _since(self, busy: Container[str]) -> list[tuple[str, float]]:
+        return [(t, batch.since) for t, batch in self._open.items() if t not in busy]
 
     def _close(self, tenant: str) -> Batch:
         batch = self._open.pop(tenant)

@@ -75,6 +75,15 @@ class Taken(NamedTuple):
     rejected: int
 
 
+class _Course(NamedTuple):
+    """One round of a batch's delivery."""
+
+    tenant: str
+    tally: Tally
+    taken: list[Taken]
+    stumbled: Callable[[], None]
+
+
 class Delivery:
     """Delivers batches one by one or side by side; ``settle`` may run several times at once."""
 
@@ -105,9 +114,15 @@ class Delivery:
         self._nudge.set()
         self._nudge.clear()  # set() has already woken all who wait now
 
-    async def settle(self, batch: Batch, generation: Callable[[], int]) -> Tally:
+    async def settle(
+        self,
+        batch: Batch,
+        generation: Callable[[], int],
+        stumbled: Callable[[], None] = lambda: None,
+    ) -> Tally:
         """Deliver until each span is given up, or with a backend that has lived on: ``generation``
         counts its lives, and one that died in between may have lost the first of what it took.
+        ``stumbled`` is called after each attempt that did not deliver.
 
         What is given up is logged and kept as a dead letter; counting is left to the caller, who
         may have to deliver the batch again. Only cancellation ends it before; then nothing is
@@ -119,7 +134,7 @@ class Delivery:
         while parts:
             taken = []
             tally.generation = generation()
-            await self._settle(batch.tenant, parts, tally, taken)
+            await self._settle(_Course(batch.tenant, tally, taken, stumbled), parts)
             if generation() == tally.generation:
                 break
             # Only what was taken comes again: what was given up may be what the backend died of.
@@ -130,35 +145,29 @@ class Delivery:
         return tally
 
     async def _settle(
-        self,
-        tenant: str,
-        parts: Sequence[Part],
-        tally: Tally,
-        taken: list[Taken],
-        *,
-        suspect: bool = False,
+        self, course: _Course, parts: Sequence[Part], *, suspect: bool = False
     ) -> None:
         """Deliver these in one payload, or in halves down to the single span that cannot be."""
         spans = sum(part.spans for part in parts)
         payload = parts[0].payload if len(parts) == 1 else b"".join([p.payload for p in parts])
-        outcome = await self._attempt_until_final(tenant, payload, spans, suspect=suspect)
+        outcome = await self._attempt_until_final(course, payload, spans, suspect=suspect)
         if outcome.fate is Fate.DELIVERED:
             rejected = max(0, min(spans, outcome.rejected_spans))
-            taken.append(Taken(parts, rejected))
+            course.taken.append(Taken(parts, rejected))
             if rejected:
                 self._tell_dropped("backend_rejected", payload, rejected, outcome)
             return
         if len(parts) == 1:
             parts = _halves(payload, spans)
         if len(parts) < 2:
-            await self._give_up(tenant, payload, spans, outcome, tally)
+            await self._give_up(course, payload, spans, outcome)
             return
         middle = len(parts) // 2
         for half in (parts[:middle], parts[middle:]):
-            await self._settle(tenant, half, tally, taken, suspect=outcome.lost_connection)
+            await self._settle(course, half, suspect=outcome.lost_connection)
 
     async def _attempt_until_final(
-        self, tenant: str, payload: bytes, spans: int, *, suspect: bool
+        self, course: _Course, payload: bytes, spans: int, *, suspect: bool
     ) -> Outcome:
         """Repeat until the answer is not RETRY."""
         attempt = unclear = 0
@@ -167,7 +176,9 @@ class Delivery:
             attempt += 1
             alone = broken >= SUSPECT_AFTER
             async with self._turns.alone() if alone else self._turns.shared():
-                outcome = await self._export(tenant, payload, spans)
+                outcome = await self._export(course.tenant, payload, spans)
+            if outcome.fate is not Fate.DELIVERED:
+                course.stumbled()
             if outcome.fate is not Fate.RETRY:
                 return outcome
             broken += outcome.lost_connection
@@ -228,15 +239,13 @@ class Delivery:
                 ),
             )
 
-    async def _give_up(
-        self, tenant: str, payload: bytes, spans: int, outcome: Outcome, tally: Tally
-    ) -> None:
+    async def _give_up(self, course: _Course, payload: bytes, spans: int, outcome: Outcome) -> None:
         """The end of the road for a single span (or a payload that cannot be cut)."""
         reason = "too_large" if outcome.fate is Fate.SPLIT else "refused"
         await self._dead_letters.keep(
-            tenant, payload, spans=spans, reason=f"{outcome.code}: {outcome.message}"
+            course.tenant, payload, spans=spans, reason=f"{outcome.code}: {outcome.message}"
         )
-        tally.drop(reason, spans)
+        course.tally.drop(reason, spans)
         self._tell_dropped(reason, payload, spans, outcome)
 
     def _tell_dropped(self, reason: str, payload: bytes, spans: int, outcome: Outcome) -> None:

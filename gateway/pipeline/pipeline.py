@@ -31,8 +31,8 @@ from gateway.telemetry.metrics import Metrics
 logger = logging.getLogger(__name__)
 
 DELIVERIES = 4
-"""Deliveries under way at once: enough to keep a backend busy on a slow link, and with the
-default batch of 3 MiB a fixed share of memory."""
+"""Deliveries under way at once, and as many more that are ready: of several tenants, or of one
+after a failure. With the default batch of 3 MiB a fixed share of memory."""
 
 KEEPER_INTERVAL_S = 0.25
 READ_BYTES = 4 * 2**20
@@ -97,6 +97,10 @@ class Pipeline:
             max_age_s=limits.batch_timeout_s,
         )
         self._ready: deque[Batch] = deque()
+        self._leading: dict[str, Batch] = {}
+        """By tenant, the delivery that all others of it wait for: one at a time while nothing
+        fails, so that what a client sent after an OK never overtakes what the OK was for. After a
+        failed attempt others go ahead, so that bad data holds up nobody."""
         self._hold = Hold()
         self._again: set[int] = set()
         """Sequences that a dead backend has lost: to be read from disk and delivered again."""
@@ -179,7 +183,7 @@ class Pipeline:
             backlog.add(Record(sequence, envelope))
             sequence += 1
             self._pending += envelope.spans
-        if self._batch_waits and self._sending < DELIVERIES:
+        if self._batch_waits and self._has_lane:
             self._work.set()
 
     @property
@@ -254,9 +258,10 @@ class Pipeline:
             if self._wants_to_read:
                 await (self._read_again() if self._again else self._read_on())
             now = self._clock()
-            while self._sending < DELIVERIES and self._fill(now):
+            while self._sending < DELIVERIES and (batch := self._next(now)) is not None:
                 self._sending += 1
-                self._sends.spawn(self._send(self._ready.popleft()), "send")
+                self._leading[batch.tenant] = batch
+                self._sends.spawn(self._send(batch), "send")
             if self._idle:
                 self._settled.set()
 
@@ -272,7 +277,7 @@ class Pipeline:
             self._on_disk
             and not self._no_room
             and not self._backlog.records
-            and self._sending < DELIVERIES
+            and self._has_lane
             and self._read_from <= self._clock()
         )
 
@@ -280,7 +285,7 @@ class Pipeline:
         """Until ``_work`` is set, or the oldest of what waits has reached the batch timeout."""
         if self._wants_to_read:
             return
-        timeout_s = self._next_due() if self._sending < DELIVERIES else None
+        timeout_s = self._next_due() if self._has_lane else None
         try:
             async with asyncio.timeout(timeout_s):
                 await self._work.wait()
@@ -293,21 +298,40 @@ class Pipeline:
         moments = []
         if self._backlog.records:
             moments.append(self._waiting_since + self._limits.batch_timeout_s)
-        if (due := self._batcher.next_due()) is not None:
+        if (due := self._batcher.next_due(busy=self._leading)) is not None:
             moments.append(due)
         if self._on_disk and not self._no_room:
             moments.append(self._read_from)
         return max(0.0, min(moments) - self._clock()) if moments else None
 
+    @property
+    def _has_lane(self) -> bool:
+        """Whether one more batch could be sent, or made ready."""
+        return self._sending < DELIVERIES and len(self._ready) < DELIVERIES
+
+    def _next(self, now: float) -> Batch | None:
+        """The first batch that need not wait for another one of its tenant."""
+        while True:
+            for place, batch in enumerate(self._ready):
+                if batch.tenant not in self._leading:
+                    del self._ready[place]
+                    return batch
+            if not self._has_lane or not self._fill(now):
+                return None
+
     def _fill(self, now: float) -> bool:
-        """See to it that a batch is ready, if there is one to be had now."""
+        """Make at least one more batch ready, if there is one to be had now."""
+        ready = len(self._ready)
         old = self._waiting_since + self._limits.batch_timeout_s <= now
         if old or self._draining or self._batch_waits:
-            while self._backlog.records and not self._ready:
+            while self._backlog.records and len(self._ready) == ready:
                 self._ready.extend(self._batcher.add(self._backlog.take(), self._waiting_since))
-        if not self._ready:
-            self._ready.extend(self._batcher.flush() if self._draining else self._batcher.due(now))
-        return bool(self._ready)
+        if len(self._ready) == ready:
+            batcher, busy = self._batcher, self._leading
+            self._ready.extend(
+                batcher.flush(busy=busy) if self._draining else batcher.due(now, busy=busy)
+            )
+        return len(self._ready) > ready
 
     async def _read_on(self) -> None:
         """The next of what is on disk only, in order."""
@@ -364,9 +388,16 @@ class Pipeline:
 
     async def _send(self, batch: Batch) -> None:
         """Deliver one batch; hold it, or let it go at once where an OK is certain."""
+
+        def lead_no_more() -> None:
+            if self._leading.get(batch.tenant) is batch:
+                del self._leading[batch.tenant]
+                self._work.set()
+
         try:
-            tally = await self._delivery.settle(batch, self._generation)
+            tally = await self._delivery.settle(batch, self._generation, lead_no_more)
         finally:
+            lead_no_more()
             self._sending -= 1
             self._backlog.done(batch.records)
             self._no_room = False

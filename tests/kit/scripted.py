@@ -249,7 +249,7 @@ class Rig:
         self.pipeline.offer([Envelope(tenant, p, spans, 0.0) for p in payloads], settled)
         return asked
 
-    async def offer_all(self, numbers: Iterable[int], **options: int) -> None:
+    async def offer_all(self, numbers: Iterable[int], **options: int | str) -> None:
         """One request for each number, each accepted."""
         asked = [self.offer(number, **options) for number in numbers]  # type: ignore[arg-type]
         await until(lambda: all(one.answers for one in asked))

@@ -51,6 +51,19 @@ def test_a_record_larger_than_a_batch_goes_alone_and_not_before_what_came_earlie
     assert batcher.size == 0
 
 
+def test_a_batch_of_a_busy_tenant_goes_on_filling():
+    batcher = a_batcher()
+    batcher.add(record(1, "busy"), 1.0)
+    batcher.add(record(2, "free"), 2.0)
+    busy = {"busy"}
+    assert batcher.next_due(busy=busy) == 2.0 + MAX_AGE_S
+    assert sequences(batcher.due(9.0, busy=busy)) == [[2]]
+    assert batcher.next_due(busy=busy) is None
+    assert batcher.flush(busy=busy) == []
+    batcher.add(record(3, "busy"), 9.0)
+    assert sequences(batcher.due(9.0)) == [[1, 3]]
+
+
 def test_a_batch_is_due_when_its_oldest_record_has_reached_the_age():
     batcher = a_batcher()
     batcher.add(record(1), 5.0)

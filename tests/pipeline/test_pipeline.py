@@ -18,6 +18,7 @@ from gateway.pipeline.segments import SegmentLog, SpoolError
 from tests.kit.scripted import (
     AWAY,
     BROKEN,
+    DEFAULT_LIMITS,
     MIB,
     OK,
     REFUSED,
@@ -61,6 +62,12 @@ async def rig(request, make):
     return make(disk=request.param == "disk")
 
 
+async def offer_to_tenants(rig: Rig, numbers: range) -> None:
+    """To so many that every lane has something to do."""
+    for tenant in range(2 * DELIVERIES):
+        await rig.offer_all(numbers[tenant :: 2 * DELIVERIES], tenant=f"tenant-{tenant}")
+
+
 async def turns_of_the_loop(count: int = 50) -> None:
     for _ in range(count):
         await asyncio.sleep(0.001)
@@ -101,9 +108,46 @@ async def test_what_is_accepted_is_delivered_once_and_in_order(rig):
     assert rig.budget.used == 0
 
 
+async def test_while_nothing_fails_a_tenants_deliveries_are_made_one_after_the_other(rig):
+    rig.backend.gate.clear()
+    await rig.offer_all(range(400), tenant="a")
+    await rig.offer_all(range(400, 410), tenant="b")
+    await until(lambda: rig.backend.under_way == 2)
+    await turns_of_the_loop()
+    assert [attempt.tenant for attempt in rig.backend.attempts] == ["a", "b"]
+    rig.backend.gate.set()
+    await rig.delivered()
+    taken = rig.backend.taken
+    assert [number for number in taken if number < 400] == list(range(400))
+
+
+async def test_bad_data_holds_up_nobody_of_its_tenant(make):
+    rig = make(limits=SMALL_BATCHES)
+    rig.backend.answer = lambda attempt: AWAY if 3 in attempt.marks else OK
+    await rig.offer_all(range(100))
+    await until(lambda: len(rig.backend.taken) == 90)
+    assert rig.backend.taken == list(range(10, 100))
+    rig.backend.answer = lambda _: OK
+    await rig.delivered()
+
+
+async def test_a_batch_of_a_busy_tenant_goes_on_filling(make):
+    """Nothing is won by closing it before it can be sent."""
+    rig = make(limits=DEFAULT_LIMITS._replace(batch_timeout_s=0.001))
+    rig.backend.gate.clear()
+    for number in range(50):
+        await rig.offer_all([number])
+    await until(lambda: rig.backend.under_way)
+    await turns_of_the_loop()
+    first = len(rig.backend.attempts[0].marks)
+    rig.backend.gate.set()
+    await rig.delivered()
+    assert [len(attempt.marks) for attempt in rig.backend.attempts] == [first, 50 - first]
+
+
 async def test_all_lanes_are_used_and_no_more(rig):
     rig.backend.gate.clear()
-    await rig.offer_all(range(1000))
+    await offer_to_tenants(rig, range(1000))
     await until(lambda: rig.backend.under_way == DELIVERIES)
     await turns_of_the_loop()
     assert rig.backend.most_under_way == DELIVERIES
@@ -534,7 +578,7 @@ async def test_deliveries_under_way_when_the_backend_dies_are_made_again(make, f
     await rig.offer_all(range(10))
     await until(lambda: len(forgetful.taken) == 10)
     forgetful.gate.clear()
-    await rig.offer_all(range(10, 60))
+    await offer_to_tenants(rig, range(10, 60))
     await until(lambda: forgetful.under_way == DELIVERIES)
     forgetful.die()
     forgetful.gate.set()
@@ -784,7 +828,7 @@ async def test_a_drain_sends_what_waits_without_waiting_for_batches_to_fill(make
 
 async def test_a_drain_ends_as_soon_as_the_last_delivery_has(rig):
     rig.backend.gate.clear()
-    await rig.offer_all(range(1000))
+    await offer_to_tenants(rig, range(1000))
     drain = asyncio.get_running_loop().create_task(rig.pipeline.drain(NEVER_S))
     await until(lambda: rig.backend.under_way == DELIVERIES)
     rig.backend.gate.set()
@@ -841,7 +885,7 @@ async def test_a_drain_includes_what_a_backend_loses_that_dies_meanwhile(make, f
     await rig.offer_all(range(20))
     await until(lambda: len(forgetful.taken) == 20)
     forgetful.gate.clear()
-    await rig.offer_all(range(20, 100))
+    await offer_to_tenants(rig, range(20, 100))
     await until(lambda: forgetful.under_way == DELIVERIES)
     drain = asyncio.get_running_loop().create_task(rig.pipeline.drain(NEVER_S))
     forgetful.die()
