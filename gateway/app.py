@@ -240,9 +240,33 @@ class Gateway:
         return None
 
     def _refresh_gauges(self) -> None:
+        self._refresh_backend()
         self._metrics.memory_bytes.series().value = (
             self._request_budget.used + self._queue_budget.used
         )
+
+    def _refresh_backend(self) -> None:
+        metrics, discarded, usage = self._metrics, self._backend.discarded, self._backend.usage
+        for reason, spans in discarded.spans.items():
+            metrics.backend_discarded_spans.series(reason).value = spans
+        metrics.backend_truncated_attributes.series().value = discarded.truncated_attributes
+        metrics.backend_memory_bytes.series().value = usage.rss_bytes if usage else 0
+        if usage is not None:
+            metrics.backend_cpu_seconds.series().value = usage.cpu_s
+
+    def _backend_status(self) -> Mapping[str, Any]:
+        discarded, usage = self._backend.discarded, self._backend.usage
+        return {
+            "state": self._backend.state,
+            "reason": self._backend.reason,
+            "restarts": self._backend.restarts,
+            "hold_s": self._backend.hold_s,
+            "memory_bytes": usage.rss_bytes if usage else None,
+            "cpu_s": usage.cpu_s if usage else None,
+            "discarded_spans": discarded.spans,
+            "truncated_attributes": discarded.truncated_attributes,
+            "last_discard": discarded.last,
+        }
 
     def _status(self) -> Mapping[str, Any]:
         received, kept = self._metrics.imbalance()
@@ -252,12 +276,7 @@ class Gateway:
             "mode": self._backend.mode,
             "note": EMBEDDED_NOTE if self._backend.mode == "embedded" else None,
             "accepting": not self._stopping,
-            "backend": {
-                "state": self._backend.state,
-                "reason": self._backend.reason,
-                "restarts": self._backend.restarts,
-                "hold_s": self._backend.hold_s,
-            },
+            "backend": self._backend_status(),
             "queue": self._pipeline.stats(),
             "spool": {
                 "bytes": self._spool.size_bytes,

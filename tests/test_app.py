@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import socket
@@ -38,6 +39,16 @@ def test_status_tells_mode_backend_queue_and_books(gateway):
     assert "development" in facts["note"]
     assert facts["backend"]["state"] == "ready"
     assert facts["books"] == {"received_less_told": 0, "kept_less_accounted": 0}
+
+
+def test_what_the_backend_costs_is_told(gateway):
+    def known():
+        return json.loads(gateway.get("/gateway/status")[1])["backend"]["memory_bytes"]
+
+    assert eventually(known) > 2**20
+    metrics = gateway.get("/metrics")[1]
+    assert re.search(r"^gateway_backend_memory_bytes [1-9]", metrics, re.MULTILINE)
+    assert re.search(r"^gateway_backend_cpu_seconds_total ", metrics, re.MULTILINE)
 
 
 def test_the_log_says_that_the_embedded_backend_is_for_development(gateway):

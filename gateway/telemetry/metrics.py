@@ -162,6 +162,23 @@ class Metrics(Collector):
         self.backend_restarts = Family(
             Row("backend_restarts", "counter", "Times the backend died and was started again.")
         )
+        self.backend_discarded_spans = Family(
+            Row(
+                "backend_discarded_spans",
+                "counter",
+                "Delivered spans that a managed Tempo threw away after its OK, by its own reason.",
+                ("reason",),
+            )
+        )
+        self.backend_truncated_attributes = Family(
+            Row("backend_truncated_attributes", "counter", "Attributes that a managed Tempo cut.")
+        )
+        self.backend_memory_bytes = Family(
+            Row("backend_memory_bytes", "gauge", "Resident memory of the backend's process.")
+        )
+        self.backend_cpu_seconds = Family(
+            Row("backend_cpu_seconds", "counter", "Processor time of the backend's process.")
+        )
         self.query_requests = Family(
             Row(
                 "query_requests",

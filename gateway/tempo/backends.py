@@ -16,9 +16,10 @@ from typing import Protocol
 from gateway.access.container import memory_limit
 from gateway.settings import Settings, child_environment
 from gateway.tempo.balance import BalancedExporter
-from gateway.tempo.child import Program
+from gateway.tempo.child import Program, Usage
 from gateway.tempo.children import ChildBackend
 from gateway.tempo.client import OtlpExporter, make_exporter
+from gateway.tempo.discards import NONE_DISCARDED, Discarded
 from gateway.tempo.losses import WatchedExporter
 from gateway.tempo.managed import managed_tempo
 from gateway.tempo.ports import Ports
@@ -51,6 +52,14 @@ class Backend(Protocol):
     @property
     def restarts(self) -> int: ...
 
+    @property
+    def usage(self) -> Usage | None:
+        """What its process costs, None where that is not known."""
+
+    @property
+    def discarded(self) -> Discarded:
+        """What it has thrown away after an OK, as far as it is known."""
+
     def alive_s(self) -> float: ...
 
     def start(self, changed: Callable[[], None]) -> None:
@@ -77,6 +86,8 @@ class ExternalBackend:
     state = "ready"
     reason = ""
     restarts = 0
+    usage = None
+    discarded = NONE_DISCARDED
 
     def __init__(self, settings: Settings) -> None:
         exporters = [

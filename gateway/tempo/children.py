@@ -11,6 +11,7 @@ from gateway.envelope import Fate, Outcome
 from gateway.errors import GrpcCode
 from gateway.tempo.child import Program, Usage
 from gateway.tempo.client import OtlpExporter, OtlpGrpcExporter
+from gateway.tempo.discards import NONE_DISCARDED, Discarded, ReadBack
 from gateway.tempo.outcomes import NAMES
 from gateway.tempo.ports import HOST, Ports
 from gateway.tempo.states import State
@@ -121,11 +122,14 @@ class ChildBackend:
         habits: Habits = Habits(),  # noqa: B008 - an immutable value
         window: Window | None = None,
         delivered: Callable[[], None] = lambda: None,
+        read_back: ReadBack | None = None,
     ) -> None:
+        """``read_back`` tells what the child throws away, where it is one that does."""
         self.mode = mode
         self.hold_s = hold_s
         self._supervisor = Supervisor(name, program, changed=self._tell, habits=habits)
         self._changed: Callable[[], None] = lambda: None
+        self._read_back = read_back
         self.exporter: OtlpExporter = ChildExporter(self._supervisor, window, delivered)
 
     def _tell(self) -> None:
@@ -164,13 +168,21 @@ class ChildBackend:
         """What the child costs, as of the last look at it."""
         return self._supervisor.usage
 
+    @property
+    def discarded(self) -> Discarded:
+        return self._read_back.discarded if self._read_back is not None else NONE_DISCARDED
+
     def alive_s(self) -> float:
         return self._supervisor.alive_s()
 
     def start(self, changed: Callable[[], None]) -> None:
         self._changed = changed
         self._supervisor.start()
+        if self._read_back is not None:
+            self._read_back.start(self._supervisor)
 
     async def stop(self, timeout_s: float) -> bool:
         await self.exporter.close()
+        if self._read_back is not None:
+            await self._read_back.stop(self._supervisor)
         return await self._supervisor.stop(timeout_s)

@@ -19,6 +19,7 @@ from gateway.tempo.config import (
     profile_for,
     wal_of,
 )
+from gateway.tempo.discards import ReadBack
 from gateway.tempo.flushes import FlushLag
 from gateway.tempo.ports import Ports
 from gateway.tempo.supervisor import Habits
@@ -54,7 +55,9 @@ def managed_tempo(settings: Settings, binary: Path, *, container_bytes: int) -> 
     _tell(binary, profile, own, hold_s)
     if own is not None:  # nobody knows where it has its WAL, and when it writes to it
         habits = Habits(flushed=profile.flushed, broken=profile.broken)
-        return ChildBackend("managed", "tempo", program, hold_s=hold_s, habits=habits)
+        return ChildBackend(
+            "managed", "tempo", program, hold_s=hold_s, habits=habits, read_back=ReadBack()
+        )
     wal = wal_of(data_dir)
     lag = FlushLag(wal, profile.live_traces)
 
@@ -70,6 +73,7 @@ def managed_tempo(settings: Settings, binary: Path, *, container_bytes: int) -> 
         habits=Habits(prepare, lag.keeps_up, profile.flushed, profile.broken),
         window=Window(profile.window_bytes, profile.hold_s),
         delivered=lag.delivered,
+        read_back=ReadBack(),
     )
 
 
