@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from typing import Any
-
-import grpc
-from grpc import aio
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from gateway.receivers.headers import EXPORT_METHOD
+
+if TYPE_CHECKING:  # grpcio is not loaded for this
+    from grpc import aio
 
 CHECK_METHOD = "/grpc.health.v1.Health/Check"
 WATCH_METHOD = "/grpc.health.v1.Health/Watch"
@@ -51,7 +51,7 @@ class Health:
     async def check(self, request: bytes, context: aio.ServicerContext[Any, Any]) -> bytes:
         status = self._status(request)
         if status == SERVICE_UNKNOWN:
-            await context.abort(grpc.StatusCode.NOT_FOUND, "no such service")
+            await _abort(context, "NOT_FOUND", "no such service")
         return status
 
     async def watch(
@@ -59,7 +59,7 @@ class Health:
     ) -> AsyncIterator[bytes]:
         """The status now and at each change, until the client leaves or the server stops."""
         if self.watchers >= MAX_WATCHERS:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, "too many watches; use Check")
+            await _abort(context, "UNAVAILABLE", "too many watches; use Check")
         self.watchers += 1
         try:
             told = b""
@@ -71,7 +71,7 @@ class Health:
                 await self._pause()
         finally:
             self.watchers -= 1
-        await context.abort(grpc.StatusCode.UNAVAILABLE, "the gateway is stopping")
+        await _abort(context, "UNAVAILABLE", "the gateway is stopping")
 
     async def _pause(self) -> None:
         try:
@@ -85,3 +85,9 @@ class Health:
             return SERVICE_UNKNOWN
         serving = self._serving() and not self._stopping.is_set()
         return SERVING if serving else NOT_SERVING
+
+
+async def _abort(context: aio.ServicerContext[Any, Any], code: str, message: str) -> NoReturn:
+    import grpc  # noqa: PLC0415 - see above
+
+    await context.abort(grpc.StatusCode[code], message)

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from aiohttp import web
 
 from gateway.receivers.frontdoor.door import FrontDoor
 from gateway.receivers.frontdoor.rpc.handlers import unary
-from gateway.receivers.grpc import GrpcServer
 from gateway.receivers.health import CHECK_METHOD, WATCH_METHOD, Health
 from gateway.receivers.http import make_runner
 from gateway.receivers.ingest import Ingest
+
+if TYPE_CHECKING:
+    from gateway.receivers.grpc import GrpcServer
 
 Serving = Callable[[], bool]
 
@@ -94,6 +96,8 @@ class LibraryListeners:
         self._grpc: GrpcServer | None = None
 
     async def start(self, address: Address) -> Address:
+        from gateway.receivers.grpc import GrpcServer  # noqa: PLC0415 - loads grpcio
+
         await self._runner.setup()
         self._site = web.TCPSite(
             self._runner, address.host, address.http_port, reuse_address=True, backlog=1024
