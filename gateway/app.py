@@ -12,7 +12,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from typing import Any, NamedTuple
 
@@ -42,8 +42,9 @@ from gateway.receivers.listeners import (
 from gateway.settings import Settings
 from gateway.telemetry.logs import facts
 from gateway.telemetry.metrics import Metrics
-from gateway.tempo.backends import make_backend
+from gateway.tempo.backends import Backend, make_backend
 from gateway.tempo.config import ConfigError
+from gateway.tempo.gateways import relay_backend
 from gateway.tempo.version import BinaryError
 
 logger = logging.getLogger(__name__)
@@ -72,11 +73,39 @@ class RunError(Exception):
     """The gateway has stopped since it could not go on."""
 
 
+class Role(NamedTuple):
+    """What tells one kind of process from another; all else is the same in all of them."""
+
+    make_backend: Callable[[Settings], Backend]
+    """Raises BinaryError, ConfigError or SettingsError."""
+    address: Callable[[Settings], Address]
+    answers_queries: bool
+    front_page: str
+
+
+GATEWAY = Role(
+    make_backend=make_backend,
+    address=lambda settings: Address(settings.host, settings.port, settings.grpc_port),
+    answers_queries=True,
+    front_page=status.FRONT,
+)
+RELAY = Role(
+    make_backend=relay_backend,
+    # The platform gives its ``tcp`` process one port; TCP_GRPC_PORT is where it delivers to.
+    address=lambda settings: Address(settings.host, None, settings.port, grpc_setting="PORT"),
+    answers_queries=False,
+    front_page=status.RELAY_FRONT,
+)
+ROLES = {"serve": GATEWAY, "relay": RELAY}
+"""By command."""
+
+
 class Gateway:
     """One process: build it, ``await run()``."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, role: Role) -> None:
         self._settings = settings
+        self._role = role
         self._metrics = Metrics()
         self._started_at = time.time()
         self._stopping = False
@@ -115,7 +144,7 @@ class Gateway:
         """
         settings = self._settings
         try:
-            self._backend = make_backend(settings)
+            self._backend = self._role.make_backend(settings)
         except (BinaryError, ConfigError) as error:
             raise StartError(str(error)) from error
         undo.push_async_callback(self._backend.stop, 0.0)
@@ -131,15 +160,14 @@ class Gateway:
         )
         undo.push_async_callback(self._listeners.stop, 0.0)
         try:
-            self._address = await self._listeners.start(
-                Address(settings.host, settings.port, settings.grpc_port)
-            )
+            self._address = await self._listeners.start(self._role.address(settings))
         except PortTaken as error:
             raise StartError(str(error)) from error
         self._pipeline.start()
         if self._backend.mode == "embedded":
             logger.warning(EMBEDDED_NOTE)
-        _say_listening("http", self._address.host, self._address.http_port)
+        if self._address.http_port is not None:
+            _say_listening("http", self._address.host, self._address.http_port)
         _say_listening("grpc", self._address.host, self._address.grpc_port)
         self._backend.start(self._backend_changed)
 
@@ -198,13 +226,15 @@ class Gateway:
         app = web.Application()
         http.add_routes(app, self._ingest)
         exposition.add_routes(app, self._backend, self._metrics)
-        proxy.add_routes(app, self._backend, self._metrics)
+        if self._role.answers_queries:
+            proxy.add_routes(app, self._backend, self._metrics)
         status.add_routes(
             app,
             version=__version__,
             grpc_port=lambda: self._address.grpc_port,
             status=self._status,
             readiness=self._not_ready,
+            front_page=self._role.front_page,
         )
         return app
 

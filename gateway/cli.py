@@ -23,9 +23,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         settings = Settings.load()
     except SettingsError as error:
-        for fault in error.faults:
-            print(f"settings: {fault}", file=sys.stderr)
-        return WRONG
+        return _wrong_settings(error)
     match options.command:
         case "settings":
             return show_settings(settings)
@@ -36,7 +34,13 @@ def main(arguments: Sequence[str]) -> int:
         case "replay":
             return replay_dead_letters(settings, options.directory, options.to)
         case _:
-            return serve(settings)
+            return serve(settings, options.command or "serve")
+
+
+def _wrong_settings(error: SettingsError) -> int:
+    for fault in error.faults:
+        print(f"settings: {fault}", file=sys.stderr)
+    return WRONG
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -45,6 +49,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     commands.add_parser("serve", help="run the gateway (the default)")
+    commands.add_parser(
+        "relay", help="only take spans, on PORT, and deliver them to another gateway"
+    )
     commands.add_parser("settings", help="every setting with its value, default and meaning")
     commands.add_parser("version", help="versions of the gateway and of what it runs on")
     install = commands.add_parser(
@@ -63,19 +70,21 @@ def _parser() -> argparse.ArgumentParser:
 # Each command imports what it needs: `settings` shall not wait for a gRPC library to load.
 
 
-def serve(settings: Settings) -> int:
-    """Run until a signal ends it."""
+def serve(settings: Settings, role: str) -> int:
+    """Be ``serve``, the gateway, or ``relay``, until a signal ends it."""
     # grpcio reads these when it is loaded. It shall not tell of each child that is started, nor
     # try to survive a fork: children are started by exec.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     import uvloop  # noqa: PLC0415
 
-    from gateway.app import Gateway, RunError, StartError  # noqa: PLC0415
+    from gateway.app import ROLES, Gateway, RunError, StartError  # noqa: PLC0415
 
     logs.configure(settings.log_level, settings.log_format)
     try:
-        uvloop.run(Gateway(settings).run())
+        uvloop.run(Gateway(settings, ROLES[role]).run())
+    except SettingsError as error:
+        return _wrong_settings(error)
     except (StartError, RunError) as error:
         print(f"gateway: {error}", file=sys.stderr)
         return FAILED

@@ -312,6 +312,19 @@ class Settings:
     container_memory: int | None = _setting(
         "CONTAINER_MEMORY", None, _size(), "set by the platform: memory of the container"
     )
+    app: str | None = _setting("APP", None, _TEXT, "set by the platform: name of the app")
+    region: str | None = _setting(
+        "REGION_NAME", None, _TEXT, "set by the platform: region that the app runs in"
+    )
+    application_id: str | None = _setting(
+        "SCALINGO_APPLICATION_ID", None, _TEXT, "set by the platform: id of the app"
+    )
+    private_network_id: str | None = _setting(
+        "SCALINGO_PRIVATE_NETWORK_ID",
+        None,
+        _TEXT,
+        "set by the platform: private network of the app, where it has one",
+    )
 
     @classmethod
     def load(cls, environ: Mapping[str, str] | None = None) -> Settings:

@@ -40,6 +40,12 @@ def test_wrong_settings_are_exit_code_2_with_every_fault(command):
     assert "did you mean GATEWAY_BATCH_SPANS?" in done.stderr
 
 
+def test_a_relay_that_knows_of_no_gateway_is_exit_code_2_with_what_to_set():
+    done = run("relay", PORT="0")
+    assert done.returncode == 2
+    assert "settings: TEMPO_OTLP_ENDPOINT is not set: the relay needs" in done.stderr
+
+
 def test_a_command_that_is_none_is_exit_code_2():
     assert run("dance").returncode == 2
 

@@ -22,6 +22,17 @@ GET  /metrics            Prometheus
 GET  /gateway/status     what it is doing, JSON
 """
 
+RELAY_FRONT = """\
+OTLP relay {version}, which delivers to another gateway or Tempo
+
+gRPC port {grpc_port}            OTLP/gRPC
+POST /v1/traces          OTLP/HTTP, application/x-protobuf or application/json
+GET  /ready /live        is it up
+GET  /metrics            Prometheus
+GET  /gateway/status     what it is doing, JSON
+Queries are answered by the gateway, not here.
+"""
+
 
 def add_routes(
     app: web.Application,
@@ -30,11 +41,12 @@ def add_routes(
     grpc_port: Callable[[], int],
     status: Facts,
     readiness: Readiness,
+    front_page: str = FRONT,
 ) -> None:
     """Serve the gateway's own pages on ``app``."""
 
     async def front(_: web.Request) -> web.Response:
-        return web.Response(text=FRONT.format(version=version, grpc_port=grpc_port()))
+        return web.Response(text=front_page.format(version=version, grpc_port=grpc_port()))
 
     async def live(_: web.Request) -> web.Response:
         return web.Response(text="live\n")

@@ -28,8 +28,11 @@ class Address(NamedTuple):
     """Where to listen; a port of 0 takes any free one."""
 
     host: str
-    http_port: int
+    http_port: int | None
+    """None where the other port is the only one."""
     grpc_port: int
+    grpc_setting: str = "TCP_GRPC_PORT"
+    """The setting that chose ``grpc_port``."""
 
 
 class PortTaken(OSError):  # noqa: N818 - reads as what happened
@@ -67,9 +70,11 @@ class FrontDoorListeners:
             general=server,
             handlers={CHECK_METHOD: unary(self._health.check), WATCH_METHOD: self._health.watch},
         )
-        http_port = await self._listen("PORT", address.host, address.http_port)
-        grpc_port = await self._listen("TCP_GRPC_PORT", address.host, address.grpc_port)
-        return Address(address.host, http_port, grpc_port)
+        http_port = None
+        if address.http_port is not None:
+            http_port = await self._listen("PORT", address.host, address.http_port)
+        grpc_port = await self._listen(address.grpc_setting, address.host, address.grpc_port)
+        return address._replace(http_port=http_port, grpc_port=grpc_port)
 
     async def _listen(self, setting: str, host: str, port: int) -> int:
         assert self._door is not None  # noqa: S101 - start has made it
@@ -86,7 +91,7 @@ class FrontDoorListeners:
 
 
 class LibraryListeners:
-    """aiohttp on the HTTP port, grpcio on the other."""
+    """aiohttp on the HTTP port, if there is one, and grpcio on the other."""
 
     def __init__(self, app: web.Application, ingest: Ingest, serving: Serving) -> None:
         self._ingest = ingest
@@ -99,13 +104,9 @@ class LibraryListeners:
         from gateway.receivers.grpc import GrpcServer  # noqa: PLC0415 - loads grpcio
 
         await self._runner.setup()
-        self._site = web.TCPSite(
-            self._runner, address.host, address.http_port, reuse_address=True, backlog=1024
-        )
-        try:
-            await self._site.start()
-        except OSError as error:
-            raise PortTaken("PORT", address.http_port, error) from error
+        http_port = None
+        if address.http_port is not None:
+            http_port = await self._start_http(address.host, address.http_port)
         self._grpc = GrpcServer(
             self._ingest,
             host=address.host,
@@ -116,8 +117,16 @@ class LibraryListeners:
         try:
             grpc_port = await self._grpc.start()
         except OSError as error:
-            raise PortTaken("TCP_GRPC_PORT", address.grpc_port, error) from error
-        return Address(address.host, int(self._runner.addresses[0][1]), grpc_port)
+            raise PortTaken(address.grpc_setting, address.grpc_port, error) from error
+        return address._replace(http_port=http_port, grpc_port=grpc_port)
+
+    async def _start_http(self, host: str, port: int) -> int:
+        self._site = web.TCPSite(self._runner, host, port, reuse_address=True, backlog=1024)
+        try:
+            await self._site.start()
+        except OSError as error:
+            raise PortTaken("PORT", port, error) from error
+        return int(self._runner.addresses[0][1])
 
     async def stop(self, timeout_s: float) -> None:
         if self._site is not None:

@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import shutil
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
 from gateway.access.container import memory_limit
 from gateway.settings import Settings, child_environment
-from gateway.tempo.balance import BalancedExporter
 from gateway.tempo.child import Program, Usage
 from gateway.tempo.children import ChildBackend
-from gateway.tempo.client import OtlpExporter, make_exporter
-from gateway.tempo.discards import NONE_DISCARDED, Discarded
-from gateway.tempo.losses import WatchedExporter
+from gateway.tempo.client import OtlpExporter
+from gateway.tempo.discards import Discarded
+from gateway.tempo.external import external_tempo
 from gateway.tempo.managed import managed_tempo
 from gateway.tempo.ports import Ports
 from gateway.tempo.version import BinaryError
@@ -77,47 +75,6 @@ def find_binary(settings: Settings) -> Path | None:
     return Path(found).absolute() if found else None
 
 
-class ExternalBackend:
-    """Somebody else's Tempo. Little is known of its life: it counts as alive and ready, and with a
-    hold time each loss of it as a death.
-    """
-
-    mode = "external"
-    state = "ready"
-    reason = ""
-    restarts = 0
-    usage = None
-    discarded = NONE_DISCARDED
-
-    def __init__(self, settings: Settings) -> None:
-        exporters = [
-            make_exporter(url, settings.tempo_otlp_headers) for url in settings.tempo_otlp_endpoint
-        ]
-        self.exporter: OtlpExporter = (
-            exporters[0] if len(exporters) == 1 else BalancedExporter(exporters)
-        )
-        self.hold_s = settings.hold_time_s or 0.0
-        self._watched: WatchedExporter | None = None
-        if self.hold_s:
-            self.exporter = self._watched = WatchedExporter(self.exporter)
-        self.base_url = settings.tempo_query_url
-
-    @property
-    def generation(self) -> int:
-        return self._watched.losses if self._watched is not None else 0
-
-    def alive_s(self) -> float:
-        return time.monotonic()
-
-    def start(self, changed: Callable[[], None]) -> None:
-        changed()
-
-    async def stop(self, timeout_s: float) -> bool:  # noqa: ARG002 - the shape of a backend
-        """It lives on, so what it holds in memory is certain only when its time has come."""
-        await self.exporter.close()
-        return not self.hold_s
-
-
 def make_backend(settings: Settings) -> Backend:
     """The backend that the settings ask for. Raises as ``managed_tempo`` does."""
     mode, binary = settings.tempo_mode, find_binary(settings)
@@ -126,7 +83,7 @@ def make_backend(settings: Settings) -> Backend:
     elif mode == "auto":
         mode = "managed" if binary else "embedded"
     if mode == "external":
-        return ExternalBackend(settings)
+        return external_tempo(settings)
     if mode == "managed":
         if binary is None:
             raise BinaryError(

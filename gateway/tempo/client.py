@@ -6,8 +6,8 @@ import asyncio
 import email.utils
 import logging
 import time
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -30,6 +30,10 @@ if TYPE_CHECKING:  # grpcio is loaded with the first delivery: it takes 25 ms an
     from grpc import aio
 
 logger = logging.getLogger(__name__)
+
+Fields: TypeAlias = Sequence[tuple[str, str]]
+HeadersOf: TypeAlias = Callable[[str], Fields]
+"""What a delivery of a tenant carries beside the tenant's name; keys in lower case."""
 
 EXPORT_METHOD = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 DEFAULT_PORT = 4317
@@ -78,7 +82,11 @@ class OtlpExporter(Protocol):
         """Give back the connection. Deliveries under way end as to be retried."""
 
 
-def make_exporter(url: str, headers: Sequence[tuple[str, str]]) -> OtlpExporter:
+def no_headers(_tenant: str) -> Fields:
+    return ()
+
+
+def make_exporter(url: str, headers: HeadersOf = no_headers) -> OtlpExporter:
     """By the URL: with a path it is OTLP/HTTP, without one gRPC; TLS with https."""
     parts = urlsplit(url)
     if parts.path.strip("/"):
@@ -96,14 +104,14 @@ class OtlpGrpcExporter:
     def __init__(
         self,
         address: str,
-        headers: Sequence[tuple[str, str]] = (),
+        headers: HeadersOf = no_headers,
         *,
         tls: bool = False,
         root_certificates: bytes | None = None,
     ) -> None:
         """``root_certificates`` is PEM, None for those that come with grpcio."""
         self._address = address
-        self._headers = tuple(headers)
+        self._headers = headers
         self._tls = tls
         self._root_certificates = root_certificates
         self._complain = _Complaint(address)
@@ -117,7 +125,7 @@ class OtlpGrpcExporter:
         if self._closed:
             return _CLOSED
         call = self._call or self._open()
-        metadata = _with_tenant(self._headers, tenant)
+        metadata = _with_tenant(self._headers(tenant), tenant)
         try:
             answer = await call(payload, timeout=timeout_s, metadata=metadata, wait_for_ready=False)
         except aio.AioRpcError as error:
@@ -157,9 +165,9 @@ class OtlpGrpcExporter:
 class OtlpHttpExporter:
     """OTLP over HTTP, protobuf, not compressed: the way is a data centre's or loopback."""
 
-    def __init__(self, url: str, headers: Sequence[tuple[str, str]] = ()) -> None:
+    def __init__(self, url: str, headers: HeadersOf = no_headers) -> None:
         self._url = url
-        self._headers = tuple(headers)
+        self._headers = headers
         self._complain = _Complaint(url)
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
@@ -171,7 +179,7 @@ class OtlpHttpExporter:
             self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
         headers = {
             "user-agent": _USER_AGENT,
-            **dict(_with_tenant(self._headers, tenant)),
+            **dict(_with_tenant(self._headers(tenant), tenant)),
             "content-type": "application/x-protobuf",
         }
         try:
@@ -225,7 +233,7 @@ class _Complaint:
             )
 
 
-def _with_tenant(headers: Sequence[tuple[str, str]], tenant: str) -> tuple[tuple[str, str], ...]:
+def _with_tenant(headers: Fields, tenant: str) -> tuple[tuple[str, str], ...]:
     """The tenant exactly once: Tempo takes a repeated one for none."""
     if not tenant:
         return tuple(headers)

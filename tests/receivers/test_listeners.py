@@ -83,6 +83,22 @@ async def test_a_taken_port_is_named_with_its_setting(served, setting):
             await served.listeners.start(address)
 
 
+async def test_without_an_http_port_the_other_one_is_the_only_one(served):
+    bound = await served.listeners.start(Address(HERE, None, 0, grpc_setting="PORT"))
+    assert bound == Address(HERE, None, bound.grpc_port, "PORT")
+    async with grpc.aio.insecure_channel(f"{HERE}:{bound.grpc_port}") as channel:
+        assert await channel.unary_unary(CHECK_METHOD)(request_for(""), timeout=10) == SERVING
+    if isinstance(served.listeners, FrontDoorListeners):
+        assert await post(bound.grpc_port) == 200
+
+
+async def test_the_only_port_is_named_with_the_setting_that_chose_it(served):
+    with socket.create_server((HERE, 0)) as taken:
+        address = Address(HERE, None, taken.getsockname()[1], grpc_setting="PORT")
+        with pytest.raises(PortTaken, match="set PORT"):
+            await served.listeners.start(address)
+
+
 async def test_after_stop_nobody_listens_and_stop_is_safe_twice(served):
     bound = await served.listeners.start(Address(HERE, 0, 0))
     await served.listeners.stop(1.0)

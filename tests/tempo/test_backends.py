@@ -10,8 +10,6 @@ import pytest
 from gateway.settings import Settings
 from gateway.tempo import backends
 from gateway.tempo.backends import Backend, find_binary
-from gateway.tempo.balance import BalancedExporter
-from gateway.tempo.client import OtlpGrpcExporter, OtlpHttpExporter
 from gateway.tempo.clock import HOLD_S
 from gateway.tempo.config import FOREIGN_HOLD_S, ConfigError
 from gateway.tempo.version import BinaryError
@@ -94,15 +92,6 @@ async def test_the_hold_time_can_be_set(tmp_path, tempo):
     await backend.stop(1.0)
 
 
-@pytest.mark.parametrize(("hold", "certain"), [("0s", True), ("9s", False)])
-async def test_stopping_makes_nothing_certain_that_an_external_backend_holds(
-    tmp_path, hold, certain
-):
-    found = settings(tmp_path, TEMPO_OTLP_ENDPOINT="http://127.0.0.1:1", GATEWAY_HOLD_TIME=hold)
-    backend = await make_backend(found)
-    assert await backend.stop(1.0) is certain
-
-
 async def test_a_configuration_of_ones_own_is_checked_and_trusted_less(tmp_path, tempo):
     own = tmp_path / "own.yaml"
     found = settings(tmp_path, TEMPO_BIN=str(tempo), TEMPO_CONFIG=str(own))
@@ -110,28 +99,6 @@ async def test_a_configuration_of_ones_own_is_checked_and_trusted_less(tmp_path,
         await make_backend(found)
     own.write_text("${HTTP_PORT} ${GRPC_PORT} ${OTLP_PORT}")
     assert (await make_backend(found)).hold_s == FOREIGN_HOLD_S
-
-
-class TestExternal:
-    @pytest.mark.parametrize(
-        ("endpoint", "kind"),
-        [
-            ("http://127.0.0.1:4317", OtlpGrpcExporter),
-            ("http://127.0.0.1:4318/v1/traces", OtlpHttpExporter),
-            ("http://127.0.0.1:4317,http://127.0.0.2:4317", BalancedExporter),
-        ],
-    )
-    async def test_it_is_ready_and_lives_for_ever(self, tmp_path, endpoint, kind):
-        changes = []
-        backend = await make_backend(
-            settings(tmp_path, TEMPO_OTLP_ENDPOINT=endpoint, TEMPO_QUERY_URL="http://x:3200/")
-        )
-        backend.start(lambda: changes.append(backend.state))
-        assert changes == ["ready"]
-        assert isinstance(backend.exporter, kind)
-        assert (backend.base_url, backend.generation, backend.restarts) == ("http://x:3200", 0, 0)
-        assert backend.alive_s() <= backend.alive_s()
-        assert await backend.stop(1.0)
 
 
 async def test_the_embedded_backend_lives_and_stops_in_good_order(tmp_path):

@@ -59,7 +59,7 @@ class TestGrpc:
         seen = []
         async with running_server(Accepts(seen)) as port:
             headers = (("x-scope-orgid", "fixed"), ("authorization", "Bearer t"))
-            exporter = OtlpGrpcExporter(f"127.0.0.1:{port}", headers)
+            exporter = OtlpGrpcExporter(f"127.0.0.1:{port}", lambda _tenant: headers)
             await deliver(exporter, "shop")
             await deliver(exporter, "")
             await exporter.close()
@@ -258,7 +258,7 @@ async def site():
 
 @pytest.fixture
 async def http(site):
-    exporter = OtlpHttpExporter(site.url, (("authorization", "Bearer t"),))
+    exporter = OtlpHttpExporter(site.url, lambda _tenant: (("authorization", "Bearer t"),))
     yield exporter
     await exporter.close()
 
@@ -369,14 +369,14 @@ class TestHttp:
     ],
 )
 async def test_the_url_decides_the_protocol(url, kind):
-    exporter = make_exporter(url, ())
+    exporter = make_exporter(url)
     assert isinstance(exporter, kind)
     await exporter.close()
 
 
 async def test_a_url_reaches_its_server(sink, site):
     for url in (f"http://{sink.address}", site.url):
-        exporter = make_exporter(url, (("x-key", "1"),))
+        exporter = make_exporter(url, lambda _tenant: (("x-key", "1"),))
         assert (await deliver(exporter)).fate is Fate.DELIVERED
         await exporter.close()
     assert sink.requests[0].metadata["x-key"] == "1"
