@@ -59,7 +59,7 @@ stubs: $(DEV_STAMP)
 stubs-check: $(DEV_STAMP)
 	$(BIN)/python -m proto_stubs.generate --check
 
-# Reference pages are rendered from the code and committed; `docs-check` fails when they are stale.
+# Reference pages and config/env.example are rendered from the code and committed; `docs-check` fails when they are stale.
 docs: $(DEV_STAMP)
 	$(BIN)/python docs/render.py
 

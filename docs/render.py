@@ -1,7 +1,7 @@
-"""Renders the reference pages from the code: settings, metrics, refusals.
+"""Renders from the code: the reference pages (settings, metrics, refusals) and config/env.example.
 
-python docs/render.py            write the pages
-python docs/render.py --check    exit 1 if a page is not what the code says
+python docs/render.py            write them
+python docs/render.py --check    exit 1 if one is not what the code says
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
 
 from gateway.errors import Cause, GrpcCode  # noqa: E402
 from gateway.settings import Settings  # noqa: E402
@@ -38,6 +38,19 @@ def settings_page() -> str:
         " start, since a misspelt setting is a setting that does not hold.\n\n"
         + table(("name", "default", "meaning", "takes"), rows)
     )
+
+
+def env_example() -> str:
+    """Every setting that people set, as a file for systemd, Docker and shells."""
+    lines = [
+        "# Rendered by docs/render.py from gateway/settings.py. Every setting with its default;",
+        "# take the first # away to set one. systemd (EnvironmentFile=) and docker run --env-file",
+        "# read a file of this form; scalingo env-set and heroku config:set take its lines.",
+    ]
+    for spec, _, default in Settings.load({}).describe():
+        if not spec.meaning.startswith("set by the platform"):
+            lines += ["", f"# {spec.meaning} ({spec.kind.accepts})", f"#{spec.name}={default}"]
+    return "\n".join(lines) + "\n"
 
 
 def metrics_page() -> str:
@@ -84,13 +97,18 @@ def refusals_page() -> str:
     )
 
 
-PAGES = {"settings.md": settings_page, "metrics.md": metrics_page, "refusals.md": refusals_page}
+PAGES = {
+    "docs/settings.md": settings_page,
+    "docs/metrics.md": metrics_page,
+    "docs/refusals.md": refusals_page,
+    "config/env.example": env_example,
+}
 
 
 def main(arguments: Sequence[str]) -> int:
     stale = []
     for name, render in PAGES.items():
-        path, text = HERE / name, render()
+        path, text = ROOT / name, render()
         if not path.exists() or path.read_text() != text:
             stale.append(name)
             if "--check" not in arguments:
