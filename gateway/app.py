@@ -42,6 +42,7 @@ from gateway.receivers.listeners import (
 from gateway.settings import Settings
 from gateway.telemetry.logs import facts
 from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.readout import ReadOut
 from gateway.tempo.backends import Backend, make_backend
 from gateway.tempo.config import ConfigError
 from gateway.tempo.gateways import relay_backend
@@ -114,7 +115,10 @@ class Gateway:
         share = QUEUE_SHARE if settings.spool_bytes else QUEUE_SHARE_WITHOUT_DISK
         self._queue_budget = MemoryBudget(int(total * share))
         self._request_budget = MemoryBudget(total - self._queue_budget.limit)
-        self._metrics.on_scrape(self._refresh_gauges)
+        self._read_out = ReadOut(self._metrics)
+        self._metrics.on_scrape(self._refresh_backend)
+        self._metrics.follow(self._metrics.memory_bytes, lambda: self._request_budget.used)
+        self._metrics.follow(self._metrics.memory_bytes, lambda: self._queue_budget.used)
         self._stop_asked = asyncio.Event()
         self._fault: BaseException | None = None
 
@@ -225,7 +229,7 @@ class Gateway:
     def _make_web(self) -> web.Application:
         app = web.Application()
         http.add_routes(app, self._ingest)
-        exposition.add_routes(app, self._backend, self._metrics)
+        exposition.add_routes(app, self._backend, self._metrics, self._read_out.families)
         if self._role.answers_queries:
             proxy.add_routes(app, self._backend, self._metrics)
         status.add_routes(
@@ -269,12 +273,6 @@ class Gateway:
             return f"the backend is {self._backend.state}: {self._backend.reason}"
         return None
 
-    def _refresh_gauges(self) -> None:
-        self._refresh_backend()
-        self._metrics.memory_bytes.series().value = (
-            self._request_budget.used + self._queue_budget.used
-        )
-
     def _refresh_backend(self) -> None:
         metrics, discarded, usage = self._metrics, self._backend.discarded, self._backend.usage
         for reason, spans in discarded.spans.items():
@@ -298,7 +296,7 @@ class Gateway:
             "last_discard": discarded.last,
         }
 
-    def _status(self) -> Mapping[str, Any]:
+    async def _status(self) -> Mapping[str, Any]:
         received, kept = self._metrics.imbalance()
         return {
             "version": __version__,

@@ -124,7 +124,8 @@ class Pipeline:
         self._throttle = Throttle()
         self._pending = 0
         self._rate = Rate(clock())
-        metrics.on_scrape(self._refresh_gauges)
+        metrics.follow(metrics.pending_spans, lambda: self._pending)
+        metrics.follow(metrics.spool_bytes, lambda: spool.size_bytes)
         if spool.recovered_spans:
             self._backlog.recovered()
             self._pending = spool.recovered_spans
@@ -446,10 +447,6 @@ class Pipeline:
             self._pending -= spans
 
     # -- voice -----------------------------------------------------------------------------------
-
-    def _refresh_gauges(self) -> None:
-        self._metrics.pending_spans.series().value = self._pending
-        self._metrics.spool_bytes.series().value = self._spool.size_bytes
 
     @property
     def pending_spans(self) -> int:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from aiohttp import web
 
-Facts = Callable[[], Mapping[str, Any]]
+Facts = Callable[[], Awaitable[Mapping[str, Any]]]
 Readiness = Callable[[], "str | None"]
 """None when requests are taken and the backend answers, else the reason in words."""
 
@@ -58,7 +58,7 @@ def add_routes(
         return web.Response(status=503, text=f"not ready: {reason}\n", headers={"Retry-After": "1"})
 
     async def state(_: web.Request) -> web.Response:
-        return web.json_response(status(), headers={"Cache-Control": "no-store"})
+        return web.json_response(await status(), headers={"Cache-Control": "no-store"})
 
     app.router.add_get("/", front)
     app.router.add_get("/live", live)

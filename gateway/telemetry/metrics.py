@@ -219,10 +219,23 @@ class Metrics(Collector):
             if not family.row.labels:
                 family.series()  # an unlabelled metric shows 0 before its first event
         self._refreshers: list[Callable[[], None]] = []
+        self._readers: dict[Count, list[Callable[[], float]]] = {}
 
     def on_scrape(self, refresh: Callable[[], None]) -> None:
-        """Call ``refresh`` before each read-out; for gauges whose owner knows the value."""
+        """Call ``refresh`` before each read-out; for what is counted elsewhere."""
         self._refreshers.append(refresh)
+
+    def follow(self, gauge: Family, read: Callable[[], float]) -> None:
+        """At each read-out ``gauge`` is what ``read`` says, or the sum of what several say; for
+        those whose owners know the value.
+        """
+        self._readers.setdefault(gauge.series(), []).append(read)
+
+    def _refresh(self) -> None:
+        for refresh in self._refreshers:
+            refresh()
+        for series, readers in self._readers.items():
+            series.value = sum(read() for read in readers)
 
     def families(self) -> Iterator[Family | Histogram]:
         for value in vars(self).values():
@@ -230,8 +243,7 @@ class Metrics(Collector):
                 yield value
 
     def collect(self) -> Iterator[Metric]:
-        for refresh in self._refreshers:
-            refresh()
+        self._refresh()
         for family in self.families():
             yield family.collect()
 
@@ -239,8 +251,7 @@ class Metrics(Collector):
         """(received - accepted - rejected, accepted + recovered - delivered - dropped - pending);
         both are 0 at a quiet moment. Read by the tests and by ``/gateway/status``.
         """
-        for refresh in self._refreshers:
-            refresh()
+        self._refresh()
         accepted = self.accepted_spans.total()
         return (
             self.received_spans.total() - accepted - self.rejected_spans.total(),

@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from gateway.query import exposition
 from gateway.query.exposition import CONTENT_TYPE, Limits
 from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.readout import ReadOut
 from tests.kit.backends import Backend as Tempo
 from tests.kit.backends import find_tempo, tempo_backend
 from tests.query.scripted import (
@@ -51,7 +52,8 @@ async def exposition_of(
     upstream: Facts, metrics: Metrics | None = None, **options: object
 ) -> AsyncIterator[str]:
     app = web.Application()
-    exposition.add_routes(app, upstream, metrics or Metrics(), **options)
+    metrics = metrics or Metrics()
+    exposition.add_routes(app, upstream, metrics, ReadOut(metrics).families, **options)
     async with serve(app) as port:
         yield f"http://{HOST}:{port}/metrics"
 
@@ -164,7 +166,7 @@ async def test_a_backend_address_with_a_path_is_kept(backend: Backend):
 def up() -> Metrics:
     """Metrics whose owner says that the backend is up."""
     metrics = Metrics()
-    metrics.on_scrape(lambda: setattr(metrics.backend_up.series(), "value", 1))
+    metrics.follow(metrics.backend_up, lambda: 1)
     return metrics
 
 

@@ -58,11 +58,13 @@ def test_buckets_are_cumulative_and_end_with_the_count(values):
     assert math.isclose(series.total, sum(values), abs_tol=1e-9)
 
 
-def test_gauges_are_refreshed_by_their_owner_at_each_scrape():
-    metrics = Metrics()
-    metrics.on_scrape(lambda: setattr(metrics.pending_spans.series(), "value", 7))
-    (sample,) = exposition(metrics)["gateway_pending_spans"].samples
-    assert sample.value == 7
+def test_a_gauge_is_what_its_owners_say_at_each_scrape_taken_together():
+    metrics, values = Metrics(), [7, 2]
+    for number in range(2):
+        metrics.follow(metrics.pending_spans, lambda number=number: values[number])
+    assert exposition(metrics)["gateway_pending_spans"].samples[0].value == 9
+    values[0] = 1
+    assert exposition(metrics)["gateway_pending_spans"].samples[0].value == 3
 
 
 def test_imbalance_names_what_is_missing_in_each_book():
