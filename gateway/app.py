@@ -152,6 +152,8 @@ class Gateway:
         except (BinaryError, ConfigError) as error:
             raise StartError(str(error)) from error
         undo.push_async_callback(self._backend.stop, 0.0)
+        self._span_bytes = settings.max_span_bytes or self._backend.max_message_bytes
+        self._batch_bytes = min(settings.batch_bytes, self._span_bytes)
         self._spool = self._open_spool()
         self._pipeline = self._make_pipeline(self._spool)
         undo.push_async_callback(self._pipeline.stop, backend_flushed=False)
@@ -184,7 +186,8 @@ class Gateway:
             limits=RequestLimits(
                 request_bytes=settings.max_request_bytes,
                 envelope_spans=settings.batch_spans,
-                envelope_bytes=settings.batch_bytes,
+                envelope_bytes=self._batch_bytes,
+                span_bytes=self._span_bytes,
             ),
         )
 
@@ -220,7 +223,7 @@ class Gateway:
             failed=self._failed,
             limits=PipelineLimits(
                 batch_spans=settings.batch_spans,
-                batch_bytes=settings.batch_bytes,
+                batch_bytes=self._batch_bytes,
                 batch_timeout_s=settings.batch_timeout_s,
                 hold_s=self._backend.hold_s,
             ),

@@ -234,6 +234,13 @@ class Settings:
         _size(1 * KIB),
         "largest request, also after decompression",
     )
+    max_span_bytes: int | None = _setting(
+        "GATEWAY_MAX_SPAN_BYTES",
+        None,
+        _size(1 * KIB),
+        "largest span that is taken, with its resource; if not set, the largest message that a"
+        " managed Tempo takes (10MiB in 512MB, at most 16MiB), 16MiB for another backend",
+    )
     batch_spans: int = _setting(
         "GATEWAY_BATCH_SPANS", 8192, _integer(1), "spans at which a batch is sent"
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
 from collections.abc import Callable, Sequence
 from enum import Enum, auto
@@ -58,6 +59,8 @@ class Limits(NamedTuple):
     """Also after decompression."""
     envelope_spans: int
     envelope_bytes: int
+    span_bytes: int = sys.maxsize
+    """Of one span with its resource and scope; not less than ``envelope_bytes``."""
 
 
 class Head(NamedTuple):
@@ -287,6 +290,7 @@ class Exchange:
             now_ns=time.time_ns(),
             max_spans=limits.envelope_spans,
             max_bytes=limits.envelope_bytes,
+            max_span_bytes=limits.span_bytes,
         )
         self._held.shrink(self._size)
         return decoded

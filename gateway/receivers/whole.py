@@ -71,6 +71,7 @@ def take(ingest: Ingest, passed: Pass, body: bytes, answer: Callable[[Reply], No
             now_ns=time.time_ns(),
             max_spans=limits.envelope_spans,
             max_bytes=limits.envelope_bytes,
+            max_span_bytes=limits.span_bytes,
         )
     except Exception:  # noqa: BLE001 - the long way meets it again, tells and logs it
         budget.release(needed)

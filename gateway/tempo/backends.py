@@ -33,6 +33,8 @@ class Backend(Protocol):
     exporter: OtlpExporter
     hold_s: float
     """How long an OK of its is not on its disk yet."""
+    max_message_bytes: int
+    """Largest delivery that it takes, as far as that is known."""
 
     @property
     def base_url(self) -> str | None:

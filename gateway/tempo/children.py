@@ -10,7 +10,7 @@ from typing import Protocol
 from gateway.envelope import Fate, Outcome
 from gateway.errors import GrpcCode
 from gateway.tempo.child import Program, Usage
-from gateway.tempo.client import OtlpExporter, OtlpGrpcExporter
+from gateway.tempo.client import MAX_MESSAGE_BYTES, OtlpExporter, OtlpGrpcExporter
 from gateway.tempo.discards import NONE_DISCARDED, Discarded, ReadBack
 from gateway.tempo.outcomes import NAMES
 from gateway.tempo.ports import HOST, Ports
@@ -123,10 +123,12 @@ class ChildBackend:
         window: Window | None = None,
         delivered: Callable[[], None] = lambda: None,
         read_back: ReadBack | None = None,
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
     ) -> None:
         """``read_back`` tells what the child throws away, where it is one that does."""
         self.mode = mode
         self.hold_s = hold_s
+        self.max_message_bytes = max_message_bytes
         self._supervisor = Supervisor(name, program, changed=self._tell, habits=habits)
         self._changed: Callable[[], None] = lambda: None
         self._read_back = read_back

@@ -38,6 +38,9 @@ HeadersOf: TypeAlias = Callable[[str], Fields]
 EXPORT_METHOD = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 DEFAULT_PORT = 4317
 TENANT_KEY = "x-scope-orgid"
+MAX_MESSAGE_BYTES = 16 * 2**20
+"""Of a delivery, where nobody has said. Tempo's receiver takes 4 MiB unless told otherwise, and
+above 16 MiB its own parts no longer understand each other unless they are told, too."""
 MESSAGE_CHARS = 500
 """Of a backend's message that are kept: the gateway's log and status show it."""
 

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from gateway.settings import Settings
 from gateway.telemetry.logs import facts
 from gateway.tempo.balance import BalancedExporter
-from gateway.tempo.client import HeadersOf, OtlpExporter, make_exporter
+from gateway.tempo.client import MAX_MESSAGE_BYTES, HeadersOf, OtlpExporter, make_exporter
 from gateway.tempo.discards import NONE_DISCARDED
 from gateway.tempo.losses import WatchedExporter
 
@@ -27,6 +27,7 @@ class ExternalBackend:
     restarts = 0
     usage = None
     discarded = NONE_DISCARDED
+    max_message_bytes = MAX_MESSAGE_BYTES
 
     def __init__(
         self,

@@ -11,6 +11,7 @@ from gateway.tempo.child import Program
 from gateway.tempo.children import ChildBackend
 from gateway.tempo.config import (
     FOREIGN_HOLD_S,
+    MIB,
     Profile,
     check_own,
     command,
@@ -74,6 +75,7 @@ def managed_tempo(settings: Settings, binary: Path, *, container_bytes: int) -> 
         window=Window(profile.window_bytes, profile.hold_s),
         delivered=lag.delivered,
         read_back=ReadBack(),
+        max_message_bytes=profile.max_message_mib * MIB,
     )
 
 

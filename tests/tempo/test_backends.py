@@ -10,8 +10,9 @@ import pytest
 from gateway.settings import Settings
 from gateway.tempo import backends
 from gateway.tempo.backends import Backend, find_binary
+from gateway.tempo.client import MAX_MESSAGE_BYTES
 from gateway.tempo.clock import HOLD_S
-from gateway.tempo.config import FOREIGN_HOLD_S, ConfigError
+from gateway.tempo.config import FOREIGN_HOLD_S, MIB, ConfigError
 from gateway.tempo.version import BinaryError
 
 DEADLINE_S = 20.0
@@ -81,6 +82,15 @@ async def test_the_mode(tmp_path, tempo, nowhere, environ, has_binary, mode):
 async def test_a_managed_tempo_without_a_binary_is_a_fault_with_its_remedy(tmp_path, nowhere):
     with pytest.raises(BinaryError, match="install-tempo"):
         await make_backend(settings(tmp_path, TEMPO_MODE="managed"))
+
+
+async def test_the_largest_delivery_follows_the_container_where_tempo_is_ours(tmp_path, tempo):
+    ours = settings(tmp_path, TEMPO_BIN=str(tempo), CONTAINER_MEMORY=str(512 * MIB))
+    assert (await make_backend(ours)).max_message_bytes == 10 * MIB
+    theirs = settings(tmp_path, TEMPO_OTLP_ENDPOINT="http://127.0.0.1:1")
+    backend = await make_backend(theirs)
+    assert backend.max_message_bytes == MAX_MESSAGE_BYTES
+    await backend.stop(1.0)
 
 
 async def test_the_hold_time_can_be_set(tmp_path, tempo):
