@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from gateway.credentials import Token, TokenFault, parse_tokens
+
 KIB, MIB, GIB = 2**10, 2**20, 2**30
 
 _SIZE = re.compile(r"(\d+)\s*([KMGT]i?B?|B)?", re.IGNORECASE)
@@ -182,6 +184,15 @@ _PAIRS = Kind(
 )
 
 
+_TOKENS = Kind(
+    parse_tokens,
+    "token or tenant=token, comma separated",
+    lambda tokens: "***" if tokens else "",
+)
+_SECRET_NAME = re.compile("TOKEN|KEY|SECRET|PASSW|HEADER|CERT")
+"""Of a misspelt name: what it holds is not echoed."""
+
+
 class Spec(NamedTuple):
     """What is known of one setting beside its value."""
 
@@ -226,6 +237,22 @@ class Settings:
         _choice("own", "grpcio"),
         "own: one server of our own, which speaks every protocol on both ports; grpcio: the servers"
         " of aiohttp and grpcio, one protocol a port",
+    )
+
+    ingest_tokens: tuple[Token, ...] = _setting(
+        "GATEWAY_INGEST_TOKENS",
+        (),
+        _TOKENS,
+        "who may send spans: each of them with a token, which may stand for a tenant; everybody if"
+        " not set",
+        secret=True,
+    )
+    query_tokens: tuple[Token, ...] = _setting(
+        "GATEWAY_QUERY_TOKENS",
+        (),
+        _TOKENS,
+        "who may read traces, metrics and the status, in the same way",
+        secret=True,
     )
 
     max_request_bytes: int = _setting(
@@ -345,6 +372,8 @@ class Settings:
                 continue
             try:
                 values[field] = spec.kind.read(text)
+            except TokenFault as fault:
+                faults.append(f"{spec.name}: {fault}")
             except ValueError:
                 shown = "(secret)" if spec.secret else repr(text)
                 faults.append(f"{spec.name}={shown}: expected {spec.kind.accepts}")
@@ -388,4 +417,5 @@ def _unknown_names(environ: Mapping[str, str], known: list[str]) -> Iterator[str
         if name.startswith(("GATEWAY_", "TEMPO_")) and name not in known:
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
             hint = f"did you mean {near[0]}?" if near else "see python -m gateway settings"
-            yield f"{name}={environ[name]!r}: no such setting; {hint}"
+            shown = "(secret)" if _SECRET_NAME.search(name) else repr(environ[name])
+            yield f"{name}={shown}: no such setting; {hint}"

@@ -96,6 +96,26 @@ def test_a_secret_is_neither_shown_nor_echoed_in_a_fault():
     assert all("hunter2" not in fault for fault in faults_of(TEMPO_OTLP_HEADERS="hunter2"))
 
 
+def test_tokens_are_read_and_neither_shown_nor_echoed():
+    settings = Settings.load({"GATEWAY_QUERY_TOKENS": "secret-0123,shop=secret-4567"})
+    assert [token.tenant for token in settings.query_tokens] == ["", "shop"]
+    assert "secret-" not in repr(settings) + str(list(settings.describe()))
+    faults = faults_of(
+        GATEWAY_INGEST_TOKENS="secret-0123,secret-0123", GATEWAY_QUERY_TOKENS="secret-0123,short"
+    )
+    assert [fault.partition(":")[0] for fault in faults] == [
+        "GATEWAY_INGEST_TOKENS",
+        "GATEWAY_QUERY_TOKENS",
+    ]
+    assert all("secret-" not in fault for fault in faults)
+
+
+def test_a_misspelt_secret_is_not_echoed():
+    assert faults_of(GATEWAY_INGEST_TOKEN="hunter22") == [
+        "GATEWAY_INGEST_TOKEN=(secret): no such setting; did you mean GATEWAY_INGEST_TOKENS?"
+    ]
+
+
 def test_every_setting_is_described_with_what_it_takes():
     for spec, value, default in Settings.load({}).describe():
         assert spec.meaning, spec.name

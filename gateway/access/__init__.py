@@ -1,1 +1,1 @@
-"""Who may do how much: the budget of memory, and later tokens and rates."""
+"""Who may do what and how much: tokens, and the budget of memory."""
