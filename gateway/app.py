@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from typing import Any, NamedTuple
+from typing import Any
 
 from aiohttp import web
 
 from gateway import __version__
 from gateway.access.budget import MemoryBudget
 from gateway.access.container import default_budget, memory_limit
+from gateway.lifecycle import Phases, RunError, StartError, stop_on_signals
 from gateway.pipeline.dead_letters import DeadLetterFolder
 from gateway.pipeline.delivery import Delivery
 from gateway.pipeline.directory_lock import SpoolLocked
@@ -30,23 +29,18 @@ from gateway.pipeline.segments import SegmentLog, SpoolError
 from gateway.pipeline.spool import DiskSpool, MemorySpool
 from gateway.query import exposition, proxy, status
 from gateway.receivers import http
+from gateway.receivers.address import PortTaken
 from gateway.receivers.ingest import Ingest
 from gateway.receivers.ingest import Limits as RequestLimits
-from gateway.receivers.listeners import (
-    Address,
-    FrontDoorListeners,
-    LibraryListeners,
-    Listeners,
-    PortTaken,
-)
+from gateway.receivers.listeners import FrontDoorListeners, LibraryListeners, Listeners
+from gateway.roles import Role
 from gateway.settings import Settings
 from gateway.telemetry.logs import facts
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.readout import ReadOut
-from gateway.tempo.backends import Backend, make_backend
 from gateway.tempo.config import ConfigError
-from gateway.tempo.gateways import relay_backend
 from gateway.tempo.version import BinaryError
+from gateway.tempo.voice import BackendVoice
 
 logger = logging.getLogger(__name__)
 
@@ -58,47 +52,10 @@ QUEUE_SHARE, QUEUE_SHARE_WITHOUT_DISK = 0.25, 0.5
 """Part of the memory budget for what waits for delivery; the rest is for requests in hand. They
 are apart so that slow clients cannot keep delivery from going on."""
 
-EXIT_FORCED = 130
-
 SERVES = {"http": "OTLP/HTTP, query API, metrics, status", "grpc": "OTLP/gRPC"}
 """For people who look into the log for what they are to send where."""
 
 EMBEDDED_NOTE = "the embedded backend is for development and tests; set TEMPO_BIN to run Tempo"
-
-
-class StartError(Exception):
-    """The gateway cannot start; the text says why and what to do."""
-
-
-class RunError(Exception):
-    """The gateway has stopped since it could not go on."""
-
-
-class Role(NamedTuple):
-    """What tells one kind of process from another; all else is the same in all of them."""
-
-    make_backend: Callable[[Settings], Backend]
-    """Raises BinaryError, ConfigError or SettingsError."""
-    address: Callable[[Settings], Address]
-    answers_queries: bool
-    front_page: str
-
-
-GATEWAY = Role(
-    make_backend=make_backend,
-    address=lambda settings: Address(settings.host, settings.port, settings.grpc_port),
-    answers_queries=True,
-    front_page=status.FRONT,
-)
-RELAY = Role(
-    make_backend=relay_backend,
-    # The platform gives its ``tcp`` process one port; TCP_GRPC_PORT is where it delivers to.
-    address=lambda settings: Address(settings.host, None, settings.port, grpc_setting="PORT"),
-    answers_queries=False,
-    front_page=status.RELAY_FRONT,
-)
-ROLES = {"serve": GATEWAY, "relay": RELAY}
-"""By command."""
 
 
 class Gateway:
@@ -116,7 +73,6 @@ class Gateway:
         self._queue_budget = MemoryBudget(int(total * share))
         self._request_budget = MemoryBudget(total - self._queue_budget.limit)
         self._read_out = ReadOut(self._metrics)
-        self._metrics.on_scrape(self._refresh_backend)
         self._metrics.follow(self._metrics.memory_bytes, lambda: self._request_budget.used)
         self._metrics.follow(self._metrics.memory_bytes, lambda: self._queue_budget.used)
         self._stop_asked = asyncio.Event()
@@ -128,7 +84,7 @@ class Gateway:
         Raises RunError after a fault of its own: an orderly stop, since a new process finds in the
         spool what this one can no longer deliver.
         """
-        _stop_on_signals(self._stop_asked)
+        stop_on_signals(self._stop_asked)
         async with AsyncExitStack() as undo:
             await self._start(undo)
             await self._stop_asked.wait()
@@ -152,6 +108,7 @@ class Gateway:
         except (BinaryError, ConfigError) as error:
             raise StartError(str(error)) from error
         undo.push_async_callback(self._backend.stop, 0.0)
+        self._backend_voice = BackendVoice(self._backend, self._metrics)
         self._span_bytes = settings.max_span_bytes or self._backend.max_message_bytes
         self._batch_bytes = min(settings.batch_bytes, self._span_bytes)
         self._spool = self._open_spool()
@@ -249,7 +206,7 @@ class Gateway:
 
     async def _stop(self) -> None:
         """End everything inside the drain timeout; what is not delivered stays in the spool."""
-        phases = _Phases.of(self._settings.drain_timeout_s)
+        phases = Phases.of(self._settings.drain_timeout_s)
         logger.info("stopping", extra=facts(**phases._asdict()))
         self._stopping = True
         await self._listeners.stop(phases.answer_s)
@@ -263,41 +220,14 @@ class Gateway:
     # -- voice -----------------------------------------------------------------------------------
 
     def _backend_changed(self) -> None:
-        up = self._backend.state == "ready"
-        self._metrics.backend_up.series().value = up
-        self._metrics.backend_restarts.series().value = self._backend.restarts
-        if up:
+        self._backend_voice.changed()
+        if self._backend_voice.is_ready:
             self._pipeline.backend_ready()
 
     def _not_ready(self) -> str | None:
         if self._stopping:
             return "the gateway is stopping"
-        if self._backend.state != "ready":
-            return f"the backend is {self._backend.state}: {self._backend.reason}"
-        return None
-
-    def _refresh_backend(self) -> None:
-        metrics, discarded, usage = self._metrics, self._backend.discarded, self._backend.usage
-        for reason, spans in discarded.spans.items():
-            metrics.backend_discarded_spans.series(reason).value = spans
-        metrics.backend_truncated_attributes.series().value = discarded.truncated_attributes
-        metrics.backend_memory_bytes.series().value = usage.rss_bytes if usage else 0
-        if usage is not None:
-            metrics.backend_cpu_seconds.series().value = usage.cpu_s
-
-    def _backend_status(self) -> Mapping[str, Any]:
-        discarded, usage = self._backend.discarded, self._backend.usage
-        return {
-            "state": self._backend.state,
-            "reason": self._backend.reason,
-            "restarts": self._backend.restarts,
-            "hold_s": self._backend.hold_s,
-            "memory_bytes": usage.rss_bytes if usage else None,
-            "cpu_s": usage.cpu_s if usage else None,
-            "discarded_spans": discarded.spans,
-            "truncated_attributes": discarded.truncated_attributes,
-            "last_discard": discarded.last,
-        }
+        return self._backend_voice.why_not_ready()
 
     async def _status(self) -> Mapping[str, Any]:
         received, kept = self._metrics.imbalance()
@@ -307,7 +237,7 @@ class Gateway:
             "mode": self._backend.mode,
             "note": EMBEDDED_NOTE if self._backend.mode == "embedded" else None,
             "accepting": not self._stopping,
-            "backend": self._backend_status(),
+            "backend": self._backend_voice.status(),
             "queue": self._pipeline.stats(),
             "spool": {
                 "bytes": self._spool.size_bytes,
@@ -328,34 +258,6 @@ class Gateway:
             },
             "books": {"received_less_told": received, "kept_less_accounted": kept},
         }
-
-
-class _Phases(NamedTuple):
-    """How the drain timeout is shared out."""
-
-    answer_s: float
-    """Requests in hand are answered."""
-    drain_s: float
-    """The queue is delivered."""
-    backend_s: float
-    """The backend brings to its disk what it has."""
-
-    @classmethod
-    def of(cls, timeout_s: float) -> _Phases:
-        return cls(answer_s=timeout_s * 0.15, drain_s=timeout_s * 0.5, backend_s=timeout_s * 0.3)
-
-
-def _stop_on_signals(stop: asyncio.Event) -> None:
-    """The first signal asks for a stop, the second one ends the process at once."""
-
-    def asked(number: int) -> None:
-        if stop.is_set():
-            logger.warning("second signal, gone at once", extra=facts(signal=number))
-            os._exit(EXIT_FORCED)
-        stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, asked, number)
 
 
 def _say_listening(protocol: str, host: str, port: int) -> None:

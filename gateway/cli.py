@@ -78,7 +78,9 @@ def serve(settings: Settings, role: str) -> int:
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     import uvloop  # noqa: PLC0415
 
-    from gateway.app import ROLES, Gateway, RunError, StartError  # noqa: PLC0415
+    from gateway.app import Gateway  # noqa: PLC0415
+    from gateway.lifecycle import RunError, StartError  # noqa: PLC0415
+    from gateway.roles import ROLES  # noqa: PLC0415
 
     logs.configure(settings.log_level, settings.log_format)
     try:

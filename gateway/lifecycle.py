@@ -1,15 +1,59 @@
-"""Tasks that are named, referenced and awaited."""
+"""Start and stop: how either fails, phases of a stop, signals, and named tasks."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import signal
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, NamedTuple
 
 from gateway.telemetry.logs import facts
 
 logger = logging.getLogger(__name__)
+
+
+EXIT_FORCED = 130
+
+
+class StartError(Exception):
+    """The gateway cannot start; the text says why and what to do."""
+
+
+class RunError(Exception):
+    """The gateway has stopped since it could not go on."""
+
+
+class Phases(NamedTuple):
+    """How the drain timeout is shared out."""
+
+    answer_s: float
+    """Requests in hand are answered."""
+    drain_s: float
+    """The queue is delivered."""
+    backend_s: float
+    """The backend brings to its disk what it has."""
+
+    @classmethod
+    def of(cls, timeout_s: float) -> Phases:
+        return cls(answer_s=timeout_s * 0.15, drain_s=timeout_s * 0.5, backend_s=timeout_s * 0.3)
+
+
+def stop_on_signals(stop: asyncio.Event) -> None:
+    """The first signal asks for a stop, the second one ends the process at once."""
+    asked = False
+
+    def on_signal(number: int) -> None:
+        nonlocal asked
+        if asked:
+            logger.warning("second signal, gone at once", extra=facts(signal=number))
+            os._exit(EXIT_FORCED)
+        asked = True
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
 
 
 class Tasks:

@@ -31,7 +31,8 @@ TESTED_ELSEWHERE = {
     "embedded/test_server.py": ["embedded/__main__", "embedded/api", "embedded/metrics"],
     "otlp/test_reply.py": ["errors"],
     "query/test_proxy.py": ["query/backend", "query/failure", "query/form"],
-    "test_app.py": ["query/status"],
+    "receivers/test_listeners.py": ["receivers/address"],
+    "test_app.py": ["query/status", "roles", "tempo/voice"],
     "receivers/frontdoor/test_door.py": [
         "receivers/frontdoor/connection",
         "receivers/frontdoor/wire",

@@ -7,31 +7,11 @@ from typing import Any
 
 from aiohttp import web
 
+from gateway.query.front import FRONT
+
 Facts = Callable[[], Awaitable[Mapping[str, Any]]]
 Readiness = Callable[[], "str | None"]
 """None when requests are taken and the backend answers, else the reason in words."""
-
-FRONT = """\
-OTLP gateway {version} in front of Grafana Tempo
-
-POST /v1/traces          OTLP/HTTP, application/x-protobuf or application/json
-gRPC port {grpc_port}            OTLP/gRPC
-GET  /api/...            Tempo's query API (Grafana's Tempo datasource takes this URL)
-GET  /ready /live        is it up
-GET  /metrics            Prometheus
-GET  /gateway/status     what it is doing, JSON
-"""
-
-RELAY_FRONT = """\
-OTLP relay {version}, which delivers to another gateway or Tempo
-
-gRPC port {grpc_port}            OTLP/gRPC
-POST /v1/traces          OTLP/HTTP, application/x-protobuf or application/json
-GET  /ready /live        is it up
-GET  /metrics            Prometheus
-GET  /gateway/status     what it is doing, JSON
-Queries are answered by the gateway, not here.
-"""
 
 
 def add_routes(

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from aiohttp import web
 
+from gateway.receivers.address import Address, PortTaken
 from gateway.receivers.frontdoor.door import FrontDoor
 from gateway.receivers.frontdoor.rpc.handlers import unary
 from gateway.receivers.health import CHECK_METHOD, WATCH_METHOD, Health
@@ -22,24 +23,6 @@ if TYPE_CHECKING:
     from gateway.receivers.grpc import GrpcServer
 
 Serving = Callable[[], bool]
-
-
-class Address(NamedTuple):
-    """Where to listen; a port of 0 takes any free one."""
-
-    host: str
-    http_port: int | None
-    """None where the other port is the only one."""
-    grpc_port: int
-    grpc_setting: str = "TCP_GRPC_PORT"
-    """The setting that chose ``grpc_port``."""
-
-
-class PortTaken(OSError):  # noqa: N818 - reads as what happened
-    """``setting`` names the port that cannot be had."""
-
-    def __init__(self, setting: str, port: int, error: OSError) -> None:
-        super().__init__(f"cannot listen on port {port} ({error}); free it or set {setting}")
 
 
 class Listeners(Protocol):
