@@ -69,8 +69,9 @@ def metrics_page() -> str:
         + "`GET /metrics` has these beside the backend's own. The books balance at any quiet"
         " moment:\n\n"
         "- `received_spans` = `accepted_spans` + `rejected_spans`\n"
-        "- `accepted_spans` + `recovered_spans` = `delivered_spans` + `dropped_spans` +"
-        " `pending_spans`\n\n" + table(("name", "kind", "labels", "meaning"), rows)
+        "- `accepted_spans` + `recovered_spans` = `delivered_spans` + `handed_over_spans` +"
+        " `dropped_spans` + `pending_spans`\n\n"
+        + table(("name", "kind", "labels", "meaning"), rows)
     )
 
 

@@ -39,6 +39,7 @@ from gateway.telemetry.logs import facts
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.readout import ReadOut
 from gateway.tempo.config import ConfigError
+from gateway.tempo.gateways import handover_exporter
 from gateway.tempo.version import BinaryError
 from gateway.tempo.voice import BackendVoice
 
@@ -77,6 +78,7 @@ class Gateway:
         self._metrics.follow(self._metrics.memory_bytes, lambda: self._queue_budget.used)
         self._stop_asked = asyncio.Event()
         self._fault: BaseException | None = None
+        self._handover = handover_exporter(settings)
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT. Raises StartError; what had been started is undone.
@@ -113,7 +115,7 @@ class Gateway:
         self._batch_bytes = min(settings.batch_bytes, self._span_bytes)
         self._spool = self._open_spool()
         self._pipeline = self._make_pipeline(self._spool)
-        undo.push_async_callback(self._pipeline.stop, backend_flushed=False)
+        undo.push_async_callback(self._pipeline.stop)
         self._ingest = self._make_ingest()
         make: type[FrontDoorListeners | LibraryListeners] = (
             LibraryListeners if settings.grpc_engine == "grpcio" else FrontDoorListeners
@@ -206,16 +208,28 @@ class Gateway:
 
     async def _stop(self) -> None:
         """End everything inside the drain timeout; what is not delivered stays in the spool."""
-        phases = Phases.of(self._settings.drain_timeout_s)
+        phases = Phases.of(self._settings.drain_timeout_s, hands_over=self._handover is not None)
         logger.info("stopping", extra=facts(**phases._asdict()))
         self._stopping = True
+        began = time.monotonic()
         await self._listeners.stop(phases.answer_s)
-        drained = await self._pipeline.drain(phases.drain_s)
+        # With somebody else to take the rest, there is no point in waiting for a dead backend.
+        hopeless = self._handover is not None and self._backend.state != "ready"
+        drained = await self._pipeline.drain(0.0 if hopeless else phases.drain_s)
+        if self._handover is not None:
+            self._pipeline.hand_over(self._handover)
         flushed = await self._backend.stop(phases.backend_s)
-        await self._pipeline.stop(backend_flushed=flushed)
-        left = self._pipeline.pending_spans
+        self._pipeline.backend_ended(flushed=flushed)
+        if self._handover is not None:
+            drained = await self._pipeline.drain(began + sum(phases) - time.monotonic())
+            await self._handover.close()
+        await self._pipeline.stop()
+        left, handed_over = self._pipeline.pending_spans, self._metrics.handed_over_spans.total()
         say = logger.warning if left else logger.info
-        say("stopped", extra=facts(drained=drained, spans_left_in_spool=left))
+        say(
+            "stopped",
+            extra=facts(drained=drained, handed_over=handed_over, spans_left_in_spool=left),
+        )
 
     # -- voice -----------------------------------------------------------------------------------
 

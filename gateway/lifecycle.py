@@ -34,10 +34,14 @@ class Phases(NamedTuple):
     """The queue is delivered."""
     backend_s: float
     """The backend brings to its disk what it has."""
+    handover_s: float
+    """Another gateway is given what is left. That begins when the queue's time is over, beside the
+    backend's end, and lasts until the time of all phases is."""
 
     @classmethod
-    def of(cls, timeout_s: float) -> Phases:
-        return cls(answer_s=timeout_s * 0.15, drain_s=timeout_s * 0.5, backend_s=timeout_s * 0.3)
+    def of(cls, timeout_s: float, *, hands_over: bool) -> Phases:
+        drain, handover = (0.3, 0.2) if hands_over else (0.5, 0.0)
+        return cls(0.15 * timeout_s, drain * timeout_s, 0.3 * timeout_s, handover * timeout_s)
 
 
 def stop_on_signals(stop: asyncio.Event) -> None:

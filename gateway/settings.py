@@ -18,6 +18,9 @@ from gateway.credentials import Token, TokenFault, parse_tokens
 
 KIB, MIB, GIB = 2**10, 2**20, 2**30
 
+OFF = "off"
+"""Instead of a URL: none, also where one would be derived."""
+
 _SIZE = re.compile(r"(\d+)\s*([KMGT]i?B?|B)?", re.IGNORECASE)
 _SIZE_UNITS = {"": 1, "B": 1}
 for _power, _letter in enumerate("KMGT", start=1):
@@ -153,6 +156,10 @@ def _read_url(text: str) -> str:
     return text.rstrip("/")
 
 
+def _read_url_or_off(text: str) -> str:
+    return OFF if text.lower() == OFF else _read_url(text)
+
+
 def _read_urls(text: str) -> tuple[str, ...]:
     return tuple(_read_url(item) for item in _items(text))
 
@@ -177,6 +184,7 @@ _DURATION_KIND = Kind(parse_duration, "a duration such as 200ms, 5s or 1h", form
 _LIST = Kind(_items, "a comma separated list", ",".join)
 _URL = Kind(_read_url, "a URL such as http://tempo:3200")
 _URLS = Kind(_read_urls, "URLs such as http://tempo:4317, comma separated", ",".join)
+_URL_OR_OFF = Kind(_read_url_or_off, f"a URL such as https://gateway.example.com, or {OFF}")
 _PAIRS = Kind(
     _read_pairs,
     "key=value pairs, comma separated",
@@ -302,6 +310,13 @@ class Settings:
     drain_timeout_s: float = _setting(
         "GATEWAY_DRAIN_TIMEOUT", 20.0, _DURATION_KIND, "from SIGTERM to exit"
     )
+    handover_url: str | None = _setting(
+        "GATEWAY_HANDOVER_URL",
+        None,
+        _URL_OR_OFF,
+        "gateway that gets what is left at the end, by OTLP/HTTP; on the platform the app's own"
+        " public URL if not set, elsewhere none",
+    )
 
     tempo_mode: str = _setting(
         "TEMPO_MODE",
@@ -345,6 +360,9 @@ class Settings:
 
     container_memory: int | None = _setting(
         "CONTAINER_MEMORY", None, _size(), "set by the platform: memory of the container"
+    )
+    container: str | None = _setting(
+        "CONTAINER", None, _TEXT, "set by the platform: name of the container, such as web-1"
     )
     app: str | None = _setting("APP", None, _TEXT, "set by the platform: name of the app")
     region: str | None = _setting(

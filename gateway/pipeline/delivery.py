@@ -73,6 +73,8 @@ class Taken(NamedTuple):
 
     parts: Sequence[Part]
     rejected: int
+    generation: int
+    """Life of the backend in which it was asked."""
 
 
 class _Course(NamedTuple):
@@ -81,6 +83,7 @@ class _Course(NamedTuple):
     tenant: str
     tally: Tally
     taken: list[Taken]
+    generation: Callable[[], int]
     stumbled: Callable[[], None]
 
 
@@ -105,6 +108,7 @@ class Delivery:
         self._nudge = asyncio.Event()
         self._throttle = Throttle()
         self._drops = Throttle(interval_s=1.0)
+        self._attempts: set[asyncio.Timeout] = set()
         self._failing = False
         self.last_error: str | None = None
         """The last failure in words, for the status; None once a delivery has succeeded."""
@@ -113,6 +117,15 @@ class Delivery:
         """The backend is back: those who wait for their next attempt need wait no longer."""
         self._nudge.set()
         self._nudge.clear()  # set() has already woken all who wait now
+
+    def turn_to(self, exporter: Exporter) -> None:
+        """From now on deliver there: what waits for its next attempt at once, and what is under way
+        anew, since the old backend may never answer.
+        """
+        self._exporter = exporter
+        for attempt in self._attempts:
+            attempt.reschedule(0.0)
+        self.nudge()
 
     async def settle(
         self,
@@ -131,14 +144,14 @@ class Delivery:
         tally = Tally()
         parts = [Part(r.envelope.payload, r.envelope.spans) for r in batch.records]
         taken: list[Taken] = []
+        course = _Course(batch.tenant, tally, taken, generation, stumbled)
         while parts:
-            taken = []
+            await self._settle(course, parts)
             tally.generation = generation()
-            await self._settle(_Course(batch.tenant, tally, taken, stumbled), parts)
-            if generation() == tally.generation:
-                break
             # Only what was taken comes again: what was given up may be what the backend died of.
-            parts = [part for accepted in taken for part in accepted.parts]
+            life = tally.generation
+            parts = [part for done in taken if done.generation != life for part in done.parts]
+            taken[:] = [done for done in taken if done.generation == life]
         for accepted in taken:
             tally.delivered += sum(part.spans for part in accepted.parts) - accepted.rejected
             tally.drop("backend_rejected", accepted.rejected)
@@ -150,10 +163,10 @@ class Delivery:
         """Deliver these in one payload, or in halves down to the single span that cannot be."""
         spans = sum(part.spans for part in parts)
         payload = parts[0].payload if len(parts) == 1 else b"".join([p.payload for p in parts])
-        outcome = await self._attempt_until_final(course, payload, spans, suspect=suspect)
+        outcome, life = await self._attempt_until_final(course, payload, spans, suspect=suspect)
         if outcome.fate is Fate.DELIVERED:
             rejected = max(0, min(spans, outcome.rejected_spans))
-            course.taken.append(Taken(parts, rejected))
+            course.taken.append(Taken(parts, rejected, life))
             if rejected:
                 self._tell_dropped("backend_rejected", payload, rejected, outcome)
             return
@@ -168,32 +181,38 @@ class Delivery:
 
     async def _attempt_until_final(
         self, course: _Course, payload: bytes, spans: int, *, suspect: bool
-    ) -> Outcome:
-        """Repeat until the answer is not RETRY."""
+    ) -> tuple[Outcome, int]:
+        """Repeat until the answer is not RETRY. With it comes the life of the backend that was
+        asked last.
+        """
+        target = self._exporter
         attempt = unclear = 0
         broken = SUSPECT_AFTER if suspect else 0
         while True:
             attempt += 1
+            life = course.generation()
             alone = broken >= SUSPECT_AFTER
             async with self._turns.alone() if alone else self._turns.shared():
                 outcome = await self._export(course.tenant, payload, spans)
             if outcome.fate is not Fate.DELIVERED:
                 course.stumbled()
             if outcome.fate is not Fate.RETRY:
-                return outcome
+                return outcome, life
             broken += outcome.lost_connection
             unclear = unclear + 1 if outcome.code == "UNKNOWN" else 0
             if broken >= 2 * SUSPECT_AFTER or unclear >= UNCLEAR_ATTEMPTS:
                 why = f"fails each time it is delivered, last: {outcome.message}"
-                return outcome._replace(fate=Fate.REFUSED, message=why)
-            await self._wait(
-                self._backoff.delay_s(attempt, random.random(), outcome.retry_after_s)  # noqa: S311
-            )
+                return outcome._replace(fate=Fate.REFUSED, message=why), life
+            delay_s = self._backoff.delay_s(attempt, random.random(), outcome.retry_after_s)  # noqa: S311
+            if target is self._exporter:
+                await self._wait(delay_s)
+            if target is not self._exporter:  # the failures were the other one's
+                target, attempt, unclear, broken = self._exporter, 0, 0, 0
 
     async def _export(self, tenant: str, payload: bytes, spans: int) -> Outcome:
         started = time.monotonic()
         try:
-            outcome = await self._exporter.export(tenant, payload, timeout_s=self._timeout_s)
+            outcome = await self._export_unless_turned(tenant, payload)
         except (Exception, asyncio.CancelledError) as error:
             if _is_cancelled():
                 raise
@@ -203,6 +222,19 @@ class Delivery:
         self._metrics.batch_spans.series().observe(spans)
         self._tell(outcome, spans)
         return outcome
+
+    async def _export_unless_turned(self, tenant: str, payload: bytes) -> Outcome:
+        attempt = asyncio.timeout(None)
+        try:
+            async with attempt:
+                self._attempts.add(attempt)
+                return await self._exporter.export(tenant, payload, timeout_s=self._timeout_s)
+        except TimeoutError:
+            if not attempt.expired():
+                raise
+            return Outcome(Fate.RETRY, "CANCELLED", "given up here, to be delivered elsewhere")
+        finally:
+            self._attempts.discard(attempt)
 
     def _broken_promise(self, error: BaseException) -> Outcome:
         """An exporter does not raise. Where one does, the spans shall not be stranded by it."""

@@ -20,7 +20,7 @@ from gateway.errors import Cause, Refused
 from gateway.lifecycle import Tasks
 from gateway.pipeline.backlog import Backlog, footprint
 from gateway.pipeline.batcher import Batch, Batcher
-from gateway.pipeline.delivery import Delivery, Tally
+from gateway.pipeline.delivery import Delivery, Exporter, Tally
 from gateway.pipeline.hold import Held, Hold
 from gateway.pipeline.records import Record
 from gateway.pipeline.retry import Rate, hint_s
@@ -37,6 +37,9 @@ after a failure. With the default batch of 3 MiB a fixed share of memory."""
 KEEPER_INTERVAL_S = 0.25
 READ_BYTES = 4 * 2**20
 """Most that is read back from disk at a time."""
+
+HANDED_OVER = -1
+"""In place of the backend's life, where another gateway has taken the spans."""
 
 READ_RETRY_S = 1.0
 """Delay after a read that failed."""
@@ -116,6 +119,7 @@ class Pipeline:
         """Offers that the spool has not answered yet."""
         self._accepting = True
         self._draining = False
+        self._handing_over = False
         self._no_room = False
         """The last read from disk found no room in memory; a delivery that ends makes some."""
         self._read_from = -math.inf
@@ -222,17 +226,28 @@ class Pipeline:
             return False
         return True
 
-    async def stop(self, *, backend_flushed: bool) -> None:
-        """End all work. What is not released stays in the spool.
+    def hand_over(self, exporter: Exporter) -> None:
+        """From now on deliver to another gateway, whose OK is certain; ``drain`` waits for it."""
+        self._handing_over = True
+        self._delivery.turn_to(exporter)
 
-        ``backend_flushed``: the backend has stopped in good order, so what it said OK to is on
-        its disk and need not be delivered again.
+    def backend_ended(self, *, flushed: bool) -> None:
+        """``flushed``: the backend has stopped in good order, so what it said OK to is on its disk.
+        Else it stays in the spool, and is handed over if anything is.
         """
+        life = self._backend.generation
+        for held in self._hold.all():
+            if flushed and held.generation == life:
+                self._release([held])
+            elif self._handing_over:
+                self._again.update(held.sequences)
+        self._work.set()
+
+    async def stop(self) -> None:
+        """End all work. What is not released stays in the spool."""
         self.refuse()
         await self._loops.stop()
         await self._sends.stop()
-        if backend_flushed:
-            self._release([h for h in self._hold.all() if h.generation == self._backend.generation])
         await self._spool.close()
 
     def backend_ready(self) -> None:
@@ -407,13 +422,16 @@ class Pipeline:
         sequences = [record.sequence for record in batch.records]
         due = self._backend.alive_s() + self._limits.hold_s
         held = Held(sequences, tally, tally.generation, due)
-        if self._limits.hold_s and self._spool.durable and tally.delivered:
+        holds = bool(self._limits.hold_s) and self._spool.durable and not self._handing_over
+        if holds and tally.delivered:
             self._hold.add(held)
         else:
             self._release([held])
 
     def _generation(self) -> int:
         """The backend's, where it matters: without a hold time an OK outlives the backend."""
+        if self._handing_over:
+            return HANDED_OVER
         return self._backend.generation if self._limits.hold_s else 0
 
     async def _keep_hold(self) -> None:
@@ -436,7 +454,10 @@ class Pipeline:
             self._count(held.tally)
 
     def _count(self, tally: Tally) -> None:
-        self._metrics.delivered_spans.series().value += tally.delivered
+        metrics = self._metrics
+        handed_over = tally.generation == HANDED_OVER
+        column = metrics.handed_over_spans if handed_over else metrics.delivered_spans
+        column.series().value += tally.delivered
         self._pending -= tally.delivered
         for reason, spans in tally.dropped.items():
             self._count_dropped(reason, spans)

@@ -38,6 +38,7 @@ class Books:
             for media in Media
         }
         self._accepted = metrics.accepted_spans.series()
+        self._recovered = metrics.recovered_spans.series()
         self._refused = {
             cause: metrics.refused_requests.series(cause.value.reason) for cause in Cause
         }
@@ -48,13 +49,23 @@ class Books:
 
     def success(self, sender: Sender, media: Media, decoded: Decoded) -> None:
         """The client was told that ``decoded.accepted`` spans are taken and the others are not."""
-        received = self._received[sender.transport, media]
-        received.value += decoded.accepted
+        self._received[sender.transport, media].value += decoded.accepted
         self._accepted.value += decoded.accepted
+        self._details(sender, media, decoded)
+
+    def handover(self, sender: Sender, media: Media, decoded: Decoded) -> None:
+        """A gateway that stops was told so. It had counted the spans as accepted already."""
+        self._recovered.value += decoded.accepted
+        self._details(sender, media, decoded)
+        if (quiet := self._throttle.ready("handover")) is not None:
+            told = facts(spans=decoded.accepted, peer=sender.peer, like_it=quiet or None)
+            logger.info("handover taken", extra=told)
+
+    def _details(self, sender: Sender, media: Media, decoded: Decoded) -> None:
         for kind, count in decoded.repairs.items():
             self._metrics.repaired_values.series(kind).value += count
         for reason, count in decoded.rejected.items():
-            received.value += count
+            self._received[sender.transport, media].value += count
             self._metrics.rejected_spans.series(reason).value += count
             self._log(sender, reason, decoded.message, count=count, trace_id=decoded.trace_id)
 

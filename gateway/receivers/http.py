@@ -7,6 +7,7 @@ import asyncio
 from aiohttp import HttpVersion11, web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from gateway.access.handovers import HEADER as HANDOVER_HEADER
 from gateway.errors import Cause, Refused
 from gateway.receivers.books import Sender
 from gateway.receivers.ingest import Exchange, Head, Ingest
@@ -130,6 +131,7 @@ def _head(request: web.Request) -> Head:
         content_encoding=", ".join(headers.getall("Content-Encoding", ())),
         content_length=request.content_length,
         tenants=headers.getall("X-Scope-OrgID", ()),
+        handover=headers.get(HANDOVER_HEADER, ""),
     )
 
 

@@ -16,6 +16,7 @@ from enum import Enum, auto
 from typing import NamedTuple, Protocol
 
 from gateway.access.budget import MemoryBudget
+from gateway.access.handovers import Handovers
 from gateway.envelope import Envelope
 from gateway.errors import Cause, Refused
 from gateway.otlp.decode import decode
@@ -77,6 +78,8 @@ class Head(NamedTuple):
     """Bytes that will be fed, if the client has said so."""
     tenants: Sequence[str] = ()
     """Every value of X-Scope-OrgID."""
+    handover: str = ""
+    """Id of what a gateway hands over at its end; empty for all other requests."""
 
 
 class Ingest:
@@ -89,6 +92,7 @@ class Ingest:
         self.budget = budget
         self.limits = limits
         self.books = Books(metrics)
+        self.handovers = Handovers()
         self.stopping = False
         self._in_hand = 0
         self._idle = asyncio.Event()  # set by the last request in hand while stopping
@@ -298,6 +302,9 @@ class Exchange:
     def _offer(self, decoded: Decoded) -> None:
         self._decoded = decoded
         self._stage = _Stage.OFFERED
+        if self._ingest.handovers.knows(self._tenant, self._head.handover):
+            self._tell(Reply.of_success(self._media, decoded))  # its answer was lost on the way
+            return
         now = time.time()
         envelopes = [
             Envelope(self._tenant, payload, spans, now) for payload, spans in decoded.payloads
@@ -315,7 +322,12 @@ class Exchange:
             return
         if self._stage is _Stage.OVER:
             return
-        self._ingest.books.success(self._head.sender, self._media, self._decoded)
+        books, head = self._ingest.books, self._head
+        if head.handover:
+            self._ingest.handovers.note(self._tenant, head.handover)
+            books.handover(head.sender, self._media, self._decoded)
+        else:
+            books.success(head.sender, self._media, self._decoded)
         self._tell(Reply.of_success(self._media, self._decoded))
 
     def _refuse(self, refused: Refused) -> None:

@@ -112,7 +112,8 @@ class Histogram:
 class Metrics(Collector):
     """The table. The books balance at any quiet moment:
 
-    received = accepted + rejected, and accepted + recovered = delivered + dropped + pending.
+    received = accepted + rejected, and
+    accepted + recovered = delivered + handed_over + dropped + pending.
     """
 
     def __init__(self) -> None:
@@ -137,10 +138,18 @@ class Metrics(Collector):
             Row("refused_requests", "counter", "Requests answered with an error.", ("reason",))
         )
         self.recovered_spans = Family(
-            Row("recovered_spans", "counter", "Spans found in the spool at start.")
+            Row(
+                "recovered_spans",
+                "counter",
+                "Spans that another process had accepted: found in the spool at start, or handed"
+                " over by a gateway that stopped.",
+            )
         )
         self.delivered_spans = Family(
             Row("delivered_spans", "counter", "Spans that the backend has for certain.")
+        )
+        self.handed_over_spans = Family(
+            Row("handed_over_spans", "counter", "Spans given to another gateway at the end.")
         )
         self.redelivered_spans = Family(
             Row("redelivered_spans", "counter", "Spans sent again since the backend died.")
@@ -248,7 +257,8 @@ class Metrics(Collector):
             yield family.collect()
 
     def imbalance(self) -> tuple[float, float]:
-        """(received - accepted - rejected, accepted + recovered - delivered - dropped - pending);
+        """(received - accepted - rejected,
+        accepted + recovered - delivered - handed over - dropped - pending);
         both are 0 at a quiet moment. Read by the tests and by ``/gateway/status``.
         """
         self._refresh()
@@ -258,6 +268,7 @@ class Metrics(Collector):
             accepted
             + self.recovered_spans.total()
             - self.delivered_spans.total()
+            - self.handed_over_spans.total()
             - self.dropped_spans.total()
             - self.pending_spans.total(),
         )

@@ -32,8 +32,9 @@ if TYPE_CHECKING:  # grpcio is loaded with the first delivery: it takes 25 ms an
 logger = logging.getLogger(__name__)
 
 Fields: TypeAlias = Sequence[tuple[str, str]]
-HeadersOf: TypeAlias = Callable[[str], Fields]
-"""What a delivery of a tenant carries beside the tenant's name; keys in lower case."""
+HeadersOf: TypeAlias = Callable[[str, bytes], Fields]
+"""What a delivery of a tenant and a payload carries beside the tenant's name; keys in lower case.
+"""
 
 EXPORT_METHOD = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 DEFAULT_PORT = 4317
@@ -85,7 +86,7 @@ class OtlpExporter(Protocol):
         """Give back the connection. Deliveries under way end as to be retried."""
 
 
-def no_headers(_tenant: str) -> Fields:
+def no_headers(_tenant: str, _payload: bytes) -> Fields:
     return ()
 
 
@@ -128,7 +129,7 @@ class OtlpGrpcExporter:
         if self._closed:
             return _CLOSED
         call = self._call or self._open()
-        metadata = _with_tenant(self._headers(tenant), tenant)
+        metadata = _with_tenant(self._headers(tenant, payload), tenant)
         try:
             answer = await call(payload, timeout=timeout_s, metadata=metadata, wait_for_ready=False)
         except aio.AioRpcError as error:
@@ -182,7 +183,7 @@ class OtlpHttpExporter:
             self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
         headers = {
             "user-agent": _USER_AGENT,
-            **dict(_with_tenant(self._headers(tenant), tenant)),
+            **dict(_with_tenant(self._headers(tenant, payload), tenant)),
             "content-type": "application/x-protobuf",
         }
         try:

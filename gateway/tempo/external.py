@@ -64,7 +64,7 @@ class ExternalBackend:
 def external_tempo(settings: Settings, *, mode: str = "external") -> ExternalBackend:
     """The one at TEMPO_OTLP_ENDPOINT."""
     return ExternalBackend(
-        deliver_to(settings.tempo_otlp_endpoint, lambda _tenant: settings.tempo_otlp_headers),
+        deliver_to(settings.tempo_otlp_endpoint, lambda *_: settings.tempo_otlp_headers),
         mode=mode,
         query_url=settings.tempo_query_url,
         hold_s=settings.hold_time_s or 0.0,

@@ -114,7 +114,8 @@ class Receivers:
         assert self.budget.used == 0
         received_imbalance, _ = self.metrics.imbalance()
         assert received_imbalance == 0
-        assert self.metrics.accepted_spans.total() == self.intake.spans
+        accepted, recovered = self.metrics.accepted_spans, self.metrics.recovered_spans
+        assert accepted.total() + recovered.total() == self.intake.spans
 
 
 @asynccontextmanager

@@ -277,6 +277,7 @@ class Rig:
         await until(lambda: not self.pending)
 
     async def stop(self, *, backend_flushed: bool = False) -> None:
-        await self.pipeline.stop(backend_flushed=backend_flushed)
+        self.pipeline.backend_ended(flushed=backend_flushed)
+        await self.pipeline.stop()
         assert all(len(asked.answers) == 1 for asked in self.asked), "an offer without one answer"
         self.books()

@@ -853,6 +853,94 @@ async def test_a_drain_includes_what_is_on_disk_only(make):
     assert sorted(rig.backend.taken) == list(range(300))
 
 
+# -- handover --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def other():
+    """Another gateway."""
+    return ScriptedBackend()
+
+
+@pytest.mark.parametrize("failing", ["hanging", "away"])
+async def test_what_a_lost_backend_does_not_take_goes_to_another_gateway(rig, other, failing):
+    """Also what is under way, and what waits for its next attempt."""
+    if failing == "hanging":
+        rig.backend.gate.clear()
+    else:
+        rig.backend.answer = lambda _: AWAY
+    await offer_to_tenants(rig, range(500))
+    assert not await rig.pipeline.drain(0.05)
+    rig.pipeline.hand_over(other)
+    async with asyncio.timeout(5):
+        assert await rig.pipeline.drain(NEVER_S)
+    assert sorted(other.taken) == list(range(500))
+    assert {attempt.tenant for attempt in other.attempts} == {f"tenant-{n}" for n in range(8)}
+    assert rig.books() | {"handed_over": 500, "delivered": 0, "pending": 0} == rig.books()
+    if rig.spool.durable:
+        await until(lambda: not rig.log.pending_records)
+
+
+async def test_what_is_on_disk_only_is_handed_over_within_memory(make, other):
+    rig = make(memory_bytes=TIGHT, limits=SMALL_BATCHES)
+    rig.backend.gate.clear()
+    await rig.offer_all(range(300), padding=1000)
+    rig.pipeline.hand_over(other)
+    async with asyncio.timeout(10):
+        assert await rig.pipeline.drain(NEVER_S)
+    assert sorted(other.taken) == list(range(300))
+    assert rig.budget.used == 0
+
+
+async def test_what_the_other_gateway_does_not_take_stays_in_the_spool(make, other):
+    rig = make()
+    rig.backend.gate.clear()
+    other.answer = lambda attempt: OK if attempt.tenant == "a" else AWAY
+    await rig.offer_all(range(10), tenant="a")
+    await rig.offer_all(range(10, 20), tenant="b")
+    rig.pipeline.hand_over(other)
+    assert not await rig.pipeline.drain(0.1)
+    await rig.stop()
+    assert rig.books() | {"handed_over": 10, "pending": 10} == rig.books()
+    assert make(start=False).books()["recovered"] == 10
+
+
+@pytest.mark.parametrize("flushed", [True, False])
+async def test_what_is_held_is_handed_over_unless_the_backend_has_it_on_disk(
+    make, forgetful, other, flushed
+):
+    rig = make(limits=HELD)
+    await rig.offer_all(range(10))
+    await until(lambda: rig.pipeline.stats()["held_deliveries"])
+    rig.pipeline.hand_over(other)
+    rig.pipeline.backend_ended(flushed=flushed)
+    async with asyncio.timeout(5):
+        assert await rig.pipeline.drain(NEVER_S)
+    assert sorted(other.taken) == ([] if flushed else list(range(10)))
+    assert rig.books()["delivered" if flushed else "handed_over"] == 10
+
+
+async def test_an_ok_of_the_old_backend_is_not_taken_for_a_receipt(make, other):
+    """The first half was taken, the second hangs: with the backend's life over, both go on."""
+    rig = make(limits=HELD)
+
+    def answer(attempt: Attempt):
+        if len(attempt.marks) > 1:
+            return TOO_LARGE
+        if attempt.marks == [1]:
+            rig.backend.gate.clear()  # from the next attempt on
+        return OK
+
+    rig.backend.answer = answer
+    rig.offer(1, 2)
+    await until(lambda: not rig.backend.gate.is_set())
+    await until(lambda: rig.backend.under_way)
+    rig.pipeline.hand_over(other)
+    async with asyncio.timeout(5):
+        assert await rig.pipeline.drain(NEVER_S)
+    assert sorted(other.taken) == [1, 2]
+
+
 async def test_a_drain_includes_what_is_being_written(make):
     rig = make(limits=SMALL_BATCHES)
     thread = BusyThread(rig)

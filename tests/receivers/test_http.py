@@ -68,6 +68,48 @@ ENCODINGS = {
 }
 
 
+class TestHandover:
+    """What a gateway that stops sends, marked as such."""
+
+    MARK = PROTOBUF | {"X-Gateway-Handover": "some-id"}
+
+    async def test_its_spans_count_as_recovered_since_they_were_accepted_before(
+        self, receivers, client
+    ):
+        bad = make_span(trace_id=bytes(16))
+        body = make_request(make_span(), bad).SerializeToString()
+        async with client.post(receivers.url + "/v1/traces", data=body, headers=self.MARK) as r:
+            answer = ExportTraceServiceResponse.FromString(await r.read())
+        assert answer.partial_success.rejected_spans == 1
+        assert receivers.intake.spans == 1
+        counts = receivers.counts()
+        assert counts["recovered_spans"] == 1
+        assert counts["received_spans/http/protobuf"] == 1  # the bad one
+        assert "accepted_spans" not in counts
+        assert receivers.metrics.imbalance()[0] == 0
+
+    async def test_what_comes_again_is_taken_once(self, receivers, client):
+        for _ in range(2):
+            async with client.post(
+                receivers.url + "/v1/traces", data=make_payload(3), headers=self.MARK
+            ) as r:
+                assert r.status == 200
+        assert receivers.intake.spans == 3
+        assert receivers.counts()["recovered_spans"] == 3
+        assert receivers.budget.used == 0
+
+    async def test_what_was_refused_is_taken_when_it_comes_again(self, receivers, client):
+        receivers.intake.refusals.append(Refused(Cause.SPOOL_FULL, "full", retry_after_s=1.0))
+        statuses = []
+        for _ in range(2):
+            async with client.post(
+                receivers.url + "/v1/traces", data=make_payload(3), headers=self.MARK
+            ) as r:
+                statuses.append(r.status)
+        assert statuses == [503, 200]
+        assert receivers.intake.spans == 3
+
+
 @pytest.fixture
 async def client():
     async with aiohttp.ClientSession() as session:

@@ -20,6 +20,7 @@ from gateway.tempo.client import OtlpGrpcExporter, OtlpHttpExporter, make_export
 from gateway.tempo.outcomes import OPERATOR_DELAY_S
 from gateway.tempo.ports import free_ports
 from tests.kit.sink import HANG, RESET, Reply, running_sink
+from tests.kit.site import running_site
 from tests.kit.spans import make_payload
 
 PAYLOAD = make_payload(3)
@@ -59,7 +60,7 @@ class TestGrpc:
         seen = []
         async with running_server(Accepts(seen)) as port:
             headers = (("x-scope-orgid", "fixed"), ("authorization", "Bearer t"))
-            exporter = OtlpGrpcExporter(f"127.0.0.1:{port}", lambda _tenant: headers)
+            exporter = OtlpGrpcExporter(f"127.0.0.1:{port}", lambda *_: headers)
             await deliver(exporter, "shop")
             await deliver(exporter, "")
             await exporter.close()
@@ -206,50 +207,6 @@ def make_certificate(folder: Path) -> tuple[bytes, bytes]:
     return key.read_bytes(), certificate.read_bytes()
 
 
-class Site:
-    """An OTLP/HTTP receiver with a scripted answer."""
-
-    def __init__(self) -> None:
-        self.answer = lambda: web.Response(body=b"")
-        self.let_go = asyncio.Event()
-        self.let_go.set()
-        self.break_connection = self.endless = False
-        self.requests: list[tuple[str, dict[str, str], bytes]] = []
-        self.url = ""
-
-    async def take(self, request: web.Request) -> web.StreamResponse:
-        body = await request.read()
-        self.requests.append(
-            (request.path, {k.lower(): v for k, v in request.headers.items()}, body)
-        )
-        await self.let_go.wait()
-        if self.break_connection:
-            assert request.transport is not None
-            request.transport.abort()
-        if self.endless:
-            page = web.StreamResponse(status=500)
-            await page.prepare(request)
-            while True:  # until the client hangs up
-                await page.write(b"<" * 10_000)
-        return self.answer()
-
-
-@asynccontextmanager
-async def running_site():
-    site = Site()
-    app = web.Application(client_max_size=2**30)
-    app.router.add_post("/v1/traces", site.take)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    site.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1/traces"
-    try:
-        yield site
-    finally:
-        site.let_go.set()
-        await runner.cleanup()
-
-
 @pytest.fixture
 async def site():
     async with running_site() as site:
@@ -258,7 +215,7 @@ async def site():
 
 @pytest.fixture
 async def http(site):
-    exporter = OtlpHttpExporter(site.url, lambda _tenant: (("authorization", "Bearer t"),))
+    exporter = OtlpHttpExporter(site.url, lambda *_: (("authorization", "Bearer t"),))
     yield exporter
     await exporter.close()
 
@@ -376,7 +333,7 @@ async def test_the_url_decides_the_protocol(url, kind):
 
 async def test_a_url_reaches_its_server(sink, site):
     for url in (f"http://{sink.address}", site.url):
-        exporter = make_exporter(url, lambda _tenant: (("x-key", "1"),))
+        exporter = make_exporter(url, lambda *_: (("x-key", "1"),))
         assert (await deliver(exporter)).fate is Fate.DELIVERED
         await exporter.close()
     assert sink.requests[0].metadata["x-key"] == "1"

@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import pytest
+from aiohttp import web
 
+from gateway.access.handovers import HEADER, id_of
+from gateway.envelope import Fate
 from gateway.settings import Settings, SettingsError
-from gateway.tempo.gateways import relay_backend, relay_target
+from gateway.tempo.gateways import (
+    HandoverExporter,
+    handover_exporter,
+    relay_backend,
+    relay_target,
+)
+from tests.kit.site import running_site
+from tests.kit.spans import make_payload
 
 PUBLIC = {"APP": "shop", "REGION_NAME": "osc-fr1"}
 PRIVATE = {"SCALINGO_APPLICATION_ID": "ap-1", "SCALINGO_PRIVATE_NETWORK_ID": "pn-2"}
@@ -42,3 +52,49 @@ async def test_an_endpoint_of_ones_own_wins_and_may_be_a_tempo():
 def test_without_any_of_them_it_is_said_what_to_set():
     with pytest.raises(SettingsError, match="TEMPO_OTLP_ENDPOINT"):
         relay_backend(Settings.load({}))
+
+
+PAYLOAD = make_payload(3)
+ON_THE_PLATFORM = PUBLIC | {"CONTAINER": "web-1"}
+
+
+@pytest.mark.parametrize(
+    ("environ", "hands_over"),
+    [
+        ({}, False),
+        (PUBLIC, False),
+        (ON_THE_PLATFORM, True),
+        (ON_THE_PLATFORM | {"GATEWAY_HANDOVER_URL": "off"}, False),
+        ({"GATEWAY_HANDOVER_URL": "http://127.0.0.1:1"}, True),
+    ],
+)
+async def test_it_hands_over_where_it_is_told_to_or_where_the_disk_goes_with_the_container(
+    environ, hands_over
+):
+    exporter = handover_exporter(Settings.load(environ))
+    assert (exporter is not None) is hands_over
+    if exporter is not None:
+        await exporter.close()
+
+
+@pytest.mark.parametrize("path", ["", "/v1/traces"])
+async def test_a_handover_is_ordinary_otlp_with_a_mark(path):
+    async with running_site() as site:
+        exporter = HandoverExporter(site.url.removesuffix("/v1/traces") + path)
+        outcome = await exporter.export("shop", PAYLOAD, timeout_s=10)
+        await exporter.close()
+    assert outcome.fate is Fate.DELIVERED
+    ((path, headers, body),) = site.requests
+    assert (path, body) == ("/v1/traces", PAYLOAD)
+    assert headers["x-scope-orgid"] == "shop"
+    assert headers[HEADER] == id_of(PAYLOAD)
+
+
+@pytest.mark.parametrize("status", [400, 404, 422, 500, 503])
+async def test_a_handover_gives_nothing_up_whoever_answers(status):
+    async with running_site() as site:
+        site.answer = lambda: web.Response(status=status)
+        exporter = HandoverExporter(site.url)
+        outcome = await exporter.export("", PAYLOAD, timeout_s=10)
+        await exporter.close()
+    assert outcome.fate is Fate.RETRY

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import httptools
 
+from gateway.access.handovers import HEADER as HANDOVER_HEADER
 from gateway.receivers.books import Sender
 from gateway.receivers.frontdoor.http1.chunks import Chunks
 from gateway.receivers.ingest import Head
@@ -19,8 +20,8 @@ MAX_HEAD_BYTES = 32 * 2**10
 _MAX_FIELDS = 100
 
 # What changes how a request is to be handled; whoever sends one of these goes to the general
-# server: CORS, Expect: 100-continue, Upgrade.
-_UNUSUAL = frozenset({b"origin", b"expect", b"upgrade", b"te"})
+# server: CORS, Expect: 100-continue, Upgrade, what a gateway hands over at its end.
+_UNUSUAL = frozenset({b"origin", b"expect", b"upgrade", b"te", HANDOVER_HEADER.encode()})
 
 
 class UnusualError(Exception):
