@@ -155,7 +155,7 @@ def tempo_backend(
     ``ports`` are for OTLP, its HTTP API and its insides.
     """
     version = tempo_version(binary)
-    otlp_port, http_port, grpc_port = ports or _free_ports(3)
+    otlp_port, http_port, grpc_port = ports or free_ports(3)
     config = tempo_config(
         version, data_dir, http_port=http_port, grpc_port=grpc_port, otlp_port=otlp_port
     ) | dict(overrides or {})
@@ -234,7 +234,8 @@ def _since_3(data_dir: Path) -> dict[str, Any]:
     }
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports of loopback that nobody has at the moment."""
     sockets = [socket.create_server((HOST, 0)) for _ in range(count)]
     ports = [sock.getsockname()[1] for sock in sockets]
     for sock in sockets:

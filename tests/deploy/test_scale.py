@@ -1,0 +1,163 @@
+"""More than one gateway, and Tempo in parts: what docs/scale.md says comes true on loopback."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import grpc
+import pytest
+import yaml
+
+from gateway.receivers.headers import EXPORT_METHOD
+from tests.kit.backends import embedded_backend, tempo_backend, tempo_version
+from tests.kit.cluster import tempo_cluster
+from tests.kit.gateway import ROOT, RunningGateway, eventually, running_gateway
+from tests.kit.ledger import assert_books_balance
+from tests.kit.modes import tempo_or_skip
+from tests.kit.spans import make_request, make_span
+
+SCALE = ROOT / "config" / "scale"
+
+
+def send(gateway: RunningGateway) -> str:
+    """One span by gRPC; the id of its trace."""
+    span = make_span()
+    with grpc.insecure_channel(gateway.grpc_address) as channel:
+        channel.unary_unary(EXPORT_METHOD)(make_request(span).SerializeToString(), timeout=20)
+    return span.trace_id.hex()
+
+
+def delivered(gateway: RunningGateway) -> int:
+    return assert_books_balance(gateway.get("/metrics")[1])["delivered"]
+
+
+def assert_found_at(gateway: RunningGateway, traces: list[str]) -> None:
+    for trace in traces:
+        eventually(lambda trace=trace: gateway.get(f"/api/traces/{trace}")[0] == 200)
+
+
+@pytest.fixture(params=["embedded", pytest.param("tempo", marks=pytest.mark.tempo)])
+def backend(request, tmp_path):
+    """One that no gateway has started."""
+    if request.param == "embedded":
+        with embedded_backend(tmp_path / "backend") as backend:
+            yield backend
+    else:
+        with tempo_backend(tempo_or_skip(), tmp_path / "backend") as backend:
+            yield backend
+
+
+def test_two_gateways_before_one_backend_are_one(tmp_path, backend):
+    """Clients send to both; everything is found at either, also when one of them is gone."""
+    env = {"TEMPO_OTLP_ENDPOINT": f"http://{backend.otlp}", "TEMPO_QUERY_URL": backend.url}
+    with (
+        running_gateway(tmp_path / "a", env) as one,
+        running_gateway(tmp_path / "b", env) as other,
+    ):
+        traces = [send(gateway) for gateway in (one, other) for _ in range(5)]
+        assert_found_at(one, traces)
+        assert_found_at(other, traces)
+        assert one.stop() == 0
+        traces.append(send(other))
+        assert_found_at(other, traces)
+
+
+@pytest.mark.tempo
+def test_a_tempo_in_parts_loses_a_distributor_and_an_ingester_and_nothing_else(tmp_path):
+    """Two gateways deliver to two distributors, which write to three ingesters. One of each is
+    killed; what was sent before and after is found.
+    """
+    binary = tempo_or_skip()
+    if tempo_version(binary)[:2] != (2, 10):
+        pytest.skip("config/scale/tempo-2.10.yaml is for that version; 3 needs a queue")
+    counts = {"ingester": 3, "distributor": 2, "query-frontend": 1, "querier": 1}
+    with tempo_cluster(binary, tmp_path, counts) as cluster:
+        env = {
+            "TEMPO_OTLP_ENDPOINT": cluster.otlp_endpoints,
+            "TEMPO_QUERY_URL": cluster.query_url,
+        }
+        with (
+            running_gateway(tmp_path / "a", env) as one,
+            running_gateway(tmp_path / "b", env) as other,
+        ):
+            traces = [send(gateway) for gateway in (one, other) for _ in range(10)]
+            eventually(lambda: delivered(one) + delivered(other) == len(traces))
+            cluster.parts["distributor-0"].kill()
+            cluster.parts["ingester-0"].kill()
+            traces += [send(gateway) for gateway in (one, other) for _ in range(10)]
+            eventually(lambda: delivered(one) + delivered(other) == len(traces), timeout_s=60)
+            assert_found_at(one, traces)
+            assert_found_at(other, traces)
+            assert one.stop() == 0
+            assert other.stop() == 0
+
+
+TARGETS = {
+    "tempo-2.10": ["distributor", "ingester", "querier", "query-frontend", "compactor"],
+    "tempo-3": [
+        "distributor", "live-store", "block-builder", "querier", "query-frontend",
+        "backend-scheduler", "backend-worker",
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_the_files_name_each_target_that_they_are_for(name):
+    text = (SCALE / f"{name}.yaml").read_text()
+    head = text.partition("\n\n")[0]
+    assert all(target in head for target in TARGETS[name])
+    filled = re.sub(r"\$\{\w+(?::-([^}]*))?\}", lambda match: match[1] or "given", text)
+    assert yaml.safe_load(filled)["storage"]["trace"]["backend"] == "s3"
+    used = set(re.findall(r"\$\{(\w+)\}", text)) - {"ADDRESS"}
+    assert all(name in head or name.startswith("S3_") for name in used), "told of in the head"
+
+
+@pytest.mark.tempo
+@pytest.mark.parametrize("name", TARGETS)
+def test_tempo_takes_the_configuration_for_each_target(tmp_path, name):
+    """It is parsed strictly, each target's own checks included; nothing is started."""
+    binary = tempo_or_skip()
+    if tempo_version(binary)[:2] != ((2, 10) if name == "tempo-2.10" else (3, 0)):
+        pytest.skip("the file is for another version")
+    for target in TARGETS[name]:
+        done = verify(binary, SCALE / f"{name}.yaml", target, tmp_path)
+        assert "failed parsing config" not in done.stderr, done.stderr
+        assert done.returncode == 0, f"{target}: {done.stdout}{done.stderr}"
+
+
+def verify(
+    binary: Path, config: Path, target: str, directory: Path
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [
+            binary, f"-config.file={config}", "-config.expand-env=true", "-config.verify=true",
+            f"-target={target}",
+        ],
+        env={
+            "PATH": os.environ["PATH"],
+            "INSTANCE": f"{target}-0",
+            "MEMBERS": "one:7946,two:7946",
+            "FRONTEND": "query-frontend:9095",
+            "SCHEDULER": "backend-scheduler:9095",
+            "KAFKA": "kafka:9092",
+            "ZONE": "zone-a",
+            "DATA_DIR": str(directory),
+            "S3_BUCKET": "traces",
+            "S3_ENDPOINT": "s3.example.com",
+        },
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )  # fmt: skip
+
+
+@pytest.mark.skipif(shutil.which("haproxy") is None, reason="haproxy is not installed")
+def test_haproxy_takes_its_configuration():
+    done = subprocess.run(
+        ["haproxy", "-c", "-f", SCALE / "haproxy.cfg"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
