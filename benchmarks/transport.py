@@ -182,7 +182,7 @@ def ingest_alone(payload: bytes, count: int, *, short: bool) -> float:
     async def run() -> float:
         ingest = make_ingest(CountingIntake())
         head = Head(Sender("grpc", "127.0.0.1:1"), "POST", EXPORT, "application/x-protobuf")
-        passed = whole.judge(head)
+        passed = whole.judge(ingest, head)
         began = time.process_time()
         for _ in range(count):
             if short and passed is not None:

@@ -19,6 +19,7 @@ from aiohttp import web
 from gateway import __version__
 from gateway.access.budget import MemoryBudget
 from gateway.access.container import default_budget, memory_limit
+from gateway.access.tokens import Gates
 from gateway.lifecycle import Phases, RunError, StartError, stop_on_signals
 from gateway.pipeline.dead_letters import DeadLetterFolder
 from gateway.pipeline.delivery import Delivery
@@ -28,6 +29,7 @@ from gateway.pipeline.pipeline import Pipeline
 from gateway.pipeline.segments import SegmentLog, SpoolError
 from gateway.pipeline.spool import DiskSpool, MemorySpool
 from gateway.query import exposition, proxy, status
+from gateway.query.guard import Guard, granted_tenant
 from gateway.receivers import http
 from gateway.receivers.address import PortTaken
 from gateway.receivers.ingest import Ingest
@@ -76,6 +78,7 @@ class Gateway:
         self._read_out = ReadOut(self._metrics)
         self._metrics.follow(self._metrics.memory_bytes, lambda: self._request_budget.used)
         self._metrics.follow(self._metrics.memory_bytes, lambda: self._queue_budget.used)
+        self._gates = Gates.of(ingest=settings.ingest_tokens, query=settings.query_tokens)
         self._stop_asked = asyncio.Event()
         self._fault: BaseException | None = None
         self._handover = handover_exporter(settings)
@@ -142,6 +145,7 @@ class Gateway:
             intake=self._pipeline,
             budget=self._request_budget,
             metrics=self._metrics,
+            gate=self._gates.ingest,
             limits=RequestLimits(
                 request_bytes=settings.max_request_bytes,
                 envelope_spans=settings.batch_spans,
@@ -189,11 +193,13 @@ class Gateway:
         )
 
     def _make_web(self) -> web.Application:
-        app = web.Application()
+        gate = self._gates.query
+        app = web.Application(middlewares=[Guard(gate, self._metrics).middleware])
         http.add_routes(app, self._ingest)
         exposition.add_routes(app, self._backend, self._metrics, self._read_out.families)
         if self._role.answers_queries:
-            proxy.add_routes(app, self._backend, self._metrics)
+            tenant_of = None if gate.is_open else granted_tenant
+            proxy.add_routes(app, self._backend, self._metrics, tenant_of=tenant_of)
         status.add_routes(
             app,
             version=__version__,

@@ -404,6 +404,11 @@ class Settings:
             raise SettingsError(faults)
         return settings
 
+    @property
+    def has_tenants(self) -> bool:
+        """True where some token stands for a tenant, so that the backend must keep them apart."""
+        return any(token.tenant for token in (*self.ingest_tokens, *self.query_tokens))
+
     def _contradictions(self) -> list[str]:
         faults = []
         if self.tempo_mode == "external" and not self.tempo_otlp_endpoint:

@@ -110,6 +110,13 @@ def test_tokens_are_read_and_neither_shown_nor_echoed():
     assert all("secret-" not in fault for fault in faults)
 
 
+def test_one_token_with_a_tenant_makes_tenants():
+    assert not Settings.load({}).has_tenants
+    assert not Settings.load({"GATEWAY_INGEST_TOKENS": "secret-0123"}).has_tenants
+    assert Settings.load({"GATEWAY_INGEST_TOKENS": "shop=secret-0123"}).has_tenants
+    assert Settings.load({"GATEWAY_QUERY_TOKENS": "x-01234567,shop=secret-0123"}).has_tenants
+
+
 def test_a_misspelt_secret_is_not_echoed():
     assert faults_of(GATEWAY_INGEST_TOKEN="hunter22") == [
         "GATEWAY_INGEST_TOKEN=(secret): no such setting; did you mean GATEWAY_INGEST_TOKENS?"

@@ -85,15 +85,12 @@ class Gates(NamedTuple):
 
     ingest: Gate
     query: Gate
-    has_tenants: bool
-    """True where some token stands for a tenant, so that tenants must be kept apart."""
 
     @classmethod
     def of(cls, *, ingest: Sequence[Token] = (), query: Sequence[Token] = ()) -> Gates:
         sending = _Side("sending spans", "GATEWAY_INGEST_TOKENS", _entries(ingest))
         asking = _Side("asking for traces", "GATEWAY_QUERY_TOKENS", _entries(query))
-        has_tenants = any(token.tenant for token in (*ingest, *query))
-        return cls(Gate(sending, asking), Gate(asking, sending), has_tenants)
+        return cls(Gate(sending, asking), Gate(asking, sending))
 
 
 OPEN = Gates.of()

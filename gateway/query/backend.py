@@ -24,6 +24,9 @@ class Upstream(Protocol):
     def reason(self) -> str:
         """For people: why the backend is not there, as far as it is known; may be empty."""
 
+    default_tenant: str
+    """Whose traces a query is about that names no tenant; empty where the backend needs none."""
+
 
 def open_session(*, connect_timeout_s: float) -> aiohttp.ClientSession:
     """An HTTP client that adds nothing of its own to a request or an answer.

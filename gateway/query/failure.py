@@ -42,6 +42,10 @@ def not_listed() -> Failure:
     return Failure(404, "not found", reason)
 
 
+def two_tenants(reason: str) -> Failure:
+    return Failure(400, "bad request", reason)
+
+
 def wrong_method(allow: tuple[str, ...]) -> Failure:
     return Failure(405, "method not allowed", f"ask with {' or '.join(allow)}", allow=allow)
 

@@ -20,19 +20,21 @@ from aiohttp import web
 from multidict import CIMultiDict
 from yarl import URL
 
+from gateway.errors import Refused
 from gateway.query import failure
 from gateway.query.backend import Upstream, open_session
 from gateway.query.failure import Failure
 from gateway.query.form import read_form
 from gateway.query.headers import TENANT_FIELD, request_fields, response_fields
 from gateway.query.routes import PREFIXES, clean_query, find_route
+from gateway.query.tenancy import tenant_asked
 from gateway.telemetry.logs import Throttle, facts
 from gateway.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
-TenantOf = Callable[[web.Request], str | None]
-"""Gives the tenant that a request's credentials stand for; None where they name none."""
+TenantOf = Callable[[web.Request], str]
+"""Gives the tenant that a request's credentials stand for; empty where they name none."""
 
 
 class Limits(NamedTuple):
@@ -109,7 +111,8 @@ class Proxy:
             form = await read_form(request, max_bytes=self._limits.form_bytes, deadline=deadline)
             query = "&".join(filter(None, (query, form)))
         url = self._url(path, query)
-        async with await self._ask(request, url, deadline) as answer:
+        fields = self._fields(request, url)
+        async with await self._ask(request.method, url, fields, deadline) as answer:
             return await self._relay(request, answer)
 
     def _url(self, path: str, query: str) -> URL:
@@ -119,14 +122,16 @@ class Proxy:
         target = f"{path}?{clean_query(query)}" if query else path
         return URL(base.rstrip("/") + target, encoded=True)
 
-    async def _ask(self, request: web.Request, url: URL, deadline: float) -> aiohttp.ClientResponse:
+    async def _ask(
+        self, method: str, url: URL, fields: CIMultiDict[str], deadline: float
+    ) -> aiohttp.ClientResponse:
         """The backend's answer as soon as its header is there."""
         try:
             async with asyncio.timeout_at(deadline):
                 return await self._session.request(
-                    "HEAD" if request.method == "HEAD" else "GET",
+                    "HEAD" if method == "HEAD" else "GET",
                     url,
-                    headers=self._fields(request, url),
+                    headers=fields,
                     allow_redirects=False,
                 )
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
@@ -141,7 +146,13 @@ class Proxy:
         fields = request_fields(request.headers.items())
         if self._tenant_of is not None or url.user is not None:
             fields.popall("Authorization", None)  # meant for the gateway, or the URL has its own
-        if self._tenant_of is not None and (tenant := self._tenant_of(request)) is not None:
+        granted = self._tenant_of(request) if self._tenant_of is not None else ""
+        named = fields.popall(TENANT_FIELD, [])
+        try:
+            tenant = tenant_asked(granted, named, self._upstream.default_tenant)
+        except Refused as refused:
+            raise failure.two_tenants(refused.message) from None
+        if tenant:
             fields[TENANT_FIELD] = tenant
         return fields
 

@@ -160,6 +160,10 @@ class _Export:
 
     async def _reply(self, context: _Context) -> Reply:
         try:
+            self._ingest.tenant_of(_head(context))
+        except Refused as refused:
+            return self._refused(refused, context)
+        try:
             async with asyncio.timeout(self._message_timeout_s):
                 message = await context.read()
         except TimeoutError:
@@ -233,6 +237,7 @@ def _head(context: _Context, *, path: str = EXPORT_METHOD, message: bytes = b"")
         # begin like gzip does: 0x1f is a tag of a wire type that does not exist.
         content_encoding="gzip" if message.startswith(_GZIP_MAGIC) else "",
         tenants=[value for key, value in metadata if key == "x-scope-orgid"],
+        authorization=[value for key, value in metadata if key == "authorization"],
     )
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
+from gateway.credentials import TENANT_RULE, is_tenant
 from gateway.errors import Cause, Refused
 from gateway.otlp.media import Media
 
@@ -18,9 +18,6 @@ CONTENT_TYPES = {
 _MEDIA = {content_type: media for media, content_type in CONTENT_TYPES.items()}
 ACCEPTED_TYPES = ", ".join(_MEDIA)
 
-# What Tempo takes as the id of a tenant: it becomes part of a path in its storage.
-# https://grafana.com/docs/mimir/latest/configure/about-tenant-ids/
-_TENANT = re.compile(r"[A-Za-z0-9!\-_.*'()]{1,150}")
 _QUOTED_CHARS = 100
 
 
@@ -66,11 +63,9 @@ def check_tenant(values: Sequence[str]) -> str:
     if len(tenants) > 1:
         raise Refused(Cause.MALFORMED, "X-Scope-OrgID is there more than once; send one tenant")
     tenant = tenants[0]
-    if not _TENANT.fullmatch(tenant) or tenant in {".", ".."}:
+    if not is_tenant(tenant):
         raise Refused(
-            Cause.MALFORMED,
-            f"X-Scope-OrgID {quoted(tenant)} is not a tenant: send 1 to 150 letters, digits and"
-            " ! - _ . * ' ( ), but not . or .. alone",
+            Cause.MALFORMED, f"X-Scope-OrgID {quoted(tenant)} is not a tenant: send {TENANT_RULE}"
         )
     return tenant
 

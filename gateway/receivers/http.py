@@ -131,6 +131,7 @@ def _head(request: web.Request) -> Head:
         content_encoding=", ".join(headers.getall("Content-Encoding", ())),
         content_length=request.content_length,
         tenants=headers.getall("X-Scope-OrgID", ()),
+        authorization=headers.getall("Authorization", ()),
         handover=headers.get(HANDOVER_HEADER, ""),
     )
 

@@ -17,6 +17,7 @@ from typing import NamedTuple, Protocol
 
 from gateway.access.budget import MemoryBudget
 from gateway.access.handovers import Handovers
+from gateway.access.tokens import OPEN, Gate
 from gateway.envelope import Envelope
 from gateway.errors import Cause, Refused
 from gateway.otlp.decode import decode
@@ -78,6 +79,8 @@ class Head(NamedTuple):
     """Bytes that will be fed, if the client has said so."""
     tenants: Sequence[str] = ()
     """Every value of X-Scope-OrgID."""
+    authorization: Sequence[str] = ()
+    """Every value of Authorization."""
     handover: str = ""
     """Id of what a gateway hands over at its end; empty for all other requests."""
 
@@ -86,10 +89,17 @@ class Ingest:
     """Admits, decodes, offers and answers. Runs on the event loop only."""
 
     def __init__(
-        self, *, intake: Intake, budget: MemoryBudget, metrics: Metrics, limits: Limits
+        self,
+        *,
+        intake: Intake,
+        budget: MemoryBudget,
+        metrics: Metrics,
+        limits: Limits,
+        gate: Gate = OPEN.ingest,
     ) -> None:
         self.intake = intake
         self.budget = budget
+        self._gate = gate
         self.limits = limits
         self.books = Books(metrics)
         self.handovers = Handovers()
@@ -115,6 +125,12 @@ class Ingest:
         self._in_hand -= 1
         if self.stopping and not self._in_hand:
             self._idle.set()
+
+    def tenant_of(self, head: Head) -> str:
+        """The tenant of its token, else the one that it names, else an empty string. Raises Refused
+        for a request that may not send.
+        """
+        return self._gate.admit(head.authorization) or check_tenant(head.tenants)
 
     @property
     def in_hand(self) -> int:
@@ -230,11 +246,11 @@ class Exchange:
         head = self._head
         check_path(head.sender.transport, head.path)
         check_method(head.method)
+        self._tenant = self._ingest.tenant_of(head)
         if self._ingest.stopping:
             message = "the gateway is stopping; send again, to the next one"
             raise Refused(Cause.STOPPING, message, retry_after_s=_RESTART_S)
         self._media = check_media(head.content_type)
-        self._tenant = check_tenant(head.tenants)
         if head.content_encoding:
             limit = self._ingest.limits.request_bytes
             self._inflater = Inflater(head.content_encoding, max_bytes=limit)

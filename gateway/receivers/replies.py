@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+from gateway.access.tokens import CHALLENGE
 from gateway.errors import Cause, GrpcCode, Refused
 from gateway.otlp.encoding import TAKEN
 from gateway.otlp.media import Decoded, Media
@@ -16,6 +17,7 @@ _GRPC_MESSAGE_CHARS = 1000
 metadata."""
 
 _HINTS = {
+    Cause.UNAUTHENTICATED: {"WWW-Authenticate": CHALLENGE},
     Cause.METHOD: {"Allow": "POST"},
     Cause.CONTENT_TYPE: {"Accept": ACCEPTED_TYPES},
     Cause.CONTENT_ENCODING: {"Accept-Encoding": TAKEN},

@@ -19,7 +19,7 @@ from gateway.otlp.decode import decode
 from gateway.otlp.media import Decoded, Media
 from gateway.receivers.admission import decoding_bytes
 from gateway.receivers.books import Sender
-from gateway.receivers.headers import check_media, check_method, check_path, check_tenant
+from gateway.receivers.headers import check_media, check_method, check_path
 from gateway.receivers.ingest import Head, Ingest
 from gateway.receivers.replies import Reply
 
@@ -36,7 +36,7 @@ class Pass(NamedTuple):
     tenant: str
 
 
-def judge(head: Head) -> Pass | None:
+def judge(ingest: Ingest, head: Head) -> Pass | None:
     """None for a head that is to take the long way."""
     if head.content_encoding not in _IDENTITY:
         return None
@@ -45,7 +45,7 @@ def judge(head: Head) -> Pass | None:
         check_method(head.method)
         if check_media(head.content_type) is not Media.PROTOBUF:
             return None
-        return Pass(head.sender, check_tenant(head.tenants))
+        return Pass(head.sender, ingest.tenant_of(head))
     except Refused:
         return None
 

@@ -36,6 +36,9 @@ class Backend(Protocol):
     max_message_bytes: int
     """Largest delivery that it takes, as far as that is known."""
 
+    default_tenant: str
+    """Whose spans are those of no tenant; empty where it needs no tenant."""
+
     @property
     def base_url(self) -> str | None:
         """Of its HTTP API, None where there is none to ask."""

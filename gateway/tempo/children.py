@@ -52,11 +52,15 @@ class ChildExporter:
         life: Life,
         window: Window | None = None,
         delivered: Callable[[], None] = lambda: None,
+        default_tenant: str = "",
     ) -> None:
-        """``delivered`` is called after each OK."""
+        """``delivered`` is called after each OK. ``default_tenant`` is for spans of no tenant,
+        where the child takes none without one.
+        """
         self._life = life
         self._window = window
         self._delivered = delivered
+        self._default_tenant = default_tenant
         self._port = 0
         self._exporter: OtlpGrpcExporter | None = None
 
@@ -89,6 +93,7 @@ class ChildExporter:
 
     async def _send(self, tenant: str, payload: bytes, timeout_s: float) -> Outcome:
         exporter = await self._current()
+        tenant = tenant or self._default_tenant
         outcome = await exporter.export(tenant, payload, timeout_s=timeout_s)
         if outcome.fate is Fate.DELIVERED:
             self._delivered()
@@ -124,15 +129,19 @@ class ChildBackend:
         delivered: Callable[[], None] = lambda: None,
         read_back: ReadBack | None = None,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
+        default_tenant: str = "",
     ) -> None:
         """``read_back`` tells what the child throws away, where it is one that does."""
         self.mode = mode
         self.hold_s = hold_s
         self.max_message_bytes = max_message_bytes
+        self.default_tenant = default_tenant
         self._supervisor = Supervisor(name, program, changed=self._tell, habits=habits)
         self._changed: Callable[[], None] = lambda: None
         self._read_back = read_back
-        self.exporter: OtlpExporter = ChildExporter(self._supervisor, window, delivered)
+        self.exporter: OtlpExporter = ChildExporter(
+            self._supervisor, window, delivered, default_tenant
+        )
 
     def _tell(self) -> None:
         self._changed()

@@ -47,8 +47,17 @@ DEFAULT_LIVE_S = 30.0
 FOREIGN_HOLD_S = 60.0
 """With a configuration of the user's own: Tempo's defaults come to 45 s."""
 
+DEFAULT_TENANT = "single-tenant"
+"""Where Tempo keeps everything as long as it knows no tenants. Once it does, what is of no tenant
+goes on living there."""
+
 VARIABLES = ("HTTP_PORT", "GRPC_PORT", "OTLP_PORT")
 """What a configuration of the user's own has to leave to the gateway, as ``${HTTP_PORT}``."""
+
+
+_KEEPS_TENANTS = re.compile(
+    r"^(multitenancy_enabled|auth_enabled): *(true|\$\{MULTITENANCY\b)", re.MULTILINE
+)
 
 
 class ConfigError(Exception):
@@ -126,6 +135,7 @@ def environment(
     data_dir: Path,
     retention_s: float,
     container_bytes: int,
+    has_tenants: bool,
 ) -> dict[str, str]:
     """What the files in ``config/`` name, but for the ports. Raises ConfigError for a path that
     they cannot hold.
@@ -141,6 +151,7 @@ def environment(
         "GOMEMLIMIT": f"{go_bytes}B",  # an operator's own goes first
         **inherited,
         "DATA_DIR": path,
+        "MULTITENANCY": "true" if has_tenants else "false",
         "RETENTION": f"{retention_s:.0f}s",
         "MAX_MESSAGE_MIB": str(profile.max_message_mib),
         "MAX_TRACE_BYTES": str(profile.max_message_mib * MIB + TRACE_SPARE_BYTES),
@@ -153,9 +164,10 @@ def port_variables(ports: Ports) -> dict[str, str]:
     return dict(zip(VARIABLES, map(str, numbers), strict=True))
 
 
-def check_own(path: Path) -> None:
+def check_own(path: Path, *, has_tenants: bool) -> None:
     """Raises ConfigError for a configuration of the user's own that the gateway cannot work with:
-    it has to know where Tempo listens, so it picks the ports.
+    it has to know where Tempo listens, so it picks the ports; and tenants that tokens tell apart
+    must not be one in Tempo.
     """
     try:
         text = path.read_text()
@@ -167,4 +179,9 @@ def check_own(path: Path) -> None:
         raise ConfigError(
             f"TEMPO_CONFIG={path}: the gateway picks Tempo's ports, so the file has to name them"
             f" by variables; missing: {wanted} (see config/tempo-2.10.yaml)"
+        )
+    if has_tenants and not _KEEPS_TENANTS.search(text):
+        raise ConfigError(
+            f"TEMPO_CONFIG={path}: tokens stand for tenants, and Tempo would not keep them apart;"
+            " add the line multitenancy_enabled: true"
         )

@@ -28,6 +28,7 @@ class ExternalBackend:
     usage = None
     discarded = NONE_DISCARDED
     max_message_bytes = MAX_MESSAGE_BYTES
+    default_tenant = ""
 
     def __init__(
         self,

@@ -10,6 +10,7 @@ from gateway.telemetry.logs import facts
 from gateway.tempo.child import Program
 from gateway.tempo.children import ChildBackend
 from gateway.tempo.config import (
+    DEFAULT_TENANT,
     FOREIGN_HOLD_S,
     MIB,
     Profile,
@@ -37,14 +38,16 @@ def managed_tempo(settings: Settings, binary: Path, *, container_bytes: int) -> 
     profile = profile_for(read_version(binary), container_bytes=container_bytes)
     own, data_dir = settings.tempo_config, settings.data_dir / "tempo"
     if own is not None:
-        check_own(own)
+        check_own(own, has_tenants=settings.has_tenants)
     variables = environment(
         child_environment(),
         profile,
         data_dir=data_dir,
         retention_s=settings.tempo_retention_s,
         container_bytes=container_bytes,
+        has_tenants=settings.has_tenants,
     )
+    default_tenant = DEFAULT_TENANT if settings.has_tenants else ""
     line = command(binary, own or profile.template)
 
     def program(ports: Ports) -> Program:
@@ -57,7 +60,13 @@ def managed_tempo(settings: Settings, binary: Path, *, container_bytes: int) -> 
     if own is not None:  # nobody knows where it has its WAL, and when it writes to it
         habits = Habits(flushed=profile.flushed, broken=profile.broken)
         return ChildBackend(
-            "managed", "tempo", program, hold_s=hold_s, habits=habits, read_back=ReadBack()
+            "managed",
+            "tempo",
+            program,
+            hold_s=hold_s,
+            habits=habits,
+            read_back=ReadBack(),
+            default_tenant=default_tenant,
         )
     wal = wal_of(data_dir)
     lag = FlushLag(wal, profile.live_traces)
@@ -76,6 +85,7 @@ def managed_tempo(settings: Settings, binary: Path, *, container_bytes: int) -> 
         delivered=lag.delivered,
         read_back=ReadBack(),
         max_message_bytes=profile.max_message_mib * MIB,
+        default_tenant=default_tenant,
     )
 
 

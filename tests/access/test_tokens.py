@@ -123,12 +123,6 @@ def test_any_bytes_are_admitted_or_refused(values):
         assert refusal([prefix + value for value in authorization])
 
 
-def test_only_a_token_with_a_tenant_makes_tenants():
-    assert not OPEN.has_tenants
-    assert not Gates.of(ingest=[Token(SEND)], query=[Token(ASK)]).has_tenants
-    assert GATES.has_tenants
-
-
 @pytest.mark.parametrize(
     ("tokens", "token"),
     [

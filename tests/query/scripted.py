@@ -22,6 +22,7 @@ class Facts:
     base_url: str | None = None
     state: str = "ready"
     reason: str = ""
+    default_tenant: str = ""
 
 
 @dataclass

@@ -323,7 +323,7 @@ async def test_a_tenant_of_the_gateways_replaces_what_the_client_claims(backend)
 
 async def test_credentials_without_a_tenant_stay_at_the_gateway(backend):
     fields = [("Authorization", "Bearer x"), ("X-Scope-OrgID", "team-a")]
-    async with proxy_for(Facts(backend.url), tenant_of=lambda _: None) as port:
+    async with proxy_for(Facts(backend.url), tenant_of=lambda _: "") as port:
         await ask(port, fields=fields)
 
     assert backend.requests[0].values("X-Scope-OrgID") == ["team-a"]

@@ -35,7 +35,7 @@ def by_the_long_way(receivers, head, body):
 
 def by_the_short_way(receivers, head, body):
     replies = []
-    assert whole.take(receivers.ingest, whole.judge(head), body, replies.append)
+    assert whole.take(receivers.ingest, whole.judge(receivers.ingest, head), body, replies.append)
     return replies
 
 
@@ -62,7 +62,7 @@ async def test_the_two_ways_agree(head, refusal):
 async def test_a_request_is_in_hand_and_holds_its_size_until_it_is_settled():
     receivers, replies = make_receivers(), []
     receivers.intake.holding = True
-    assert whole.take(receivers.ingest, whole.judge(HTTP), GOOD, replies.append)
+    assert whole.take(receivers.ingest, whole.judge(receivers.ingest, HTTP), GOOD, replies.append)
     assert (receivers.ingest.in_hand, receivers.budget.used, replies) == (1, len(GOOD), [])
     receivers.intake.settle()
     assert (receivers.ingest.in_hand, receivers.budget.used, len(replies)) == (0, 0, 1)
@@ -82,11 +82,12 @@ async def test_a_request_is_in_hand_and_holds_its_size_until_it_is_settled():
     ],
 )
 def test_a_head_out_of_the_ordinary_takes_the_long_way(head):
-    assert whole.judge(head) is None
+    assert whole.judge(make_receivers().ingest, head) is None
 
 
 def test_identity_is_no_encoding():
-    assert whole.judge(HTTP._replace(content_encoding="identity")) == (HTTP.sender, "")
+    head = HTTP._replace(content_encoding="identity")
+    assert whole.judge(make_receivers().ingest, head) == (HTTP.sender, "")
 
 
 @pytest.mark.parametrize(
@@ -101,7 +102,7 @@ def test_identity_is_no_encoding():
 )
 async def test_a_body_out_of_the_ordinary_takes_the_long_way_as_if_new(body):
     receivers, replies = make_receivers(), []
-    assert not whole.take(receivers.ingest, whole.judge(HTTP), body, replies.append)
+    assert not whole.take(receivers.ingest, whole.judge(receivers.ingest, HTTP), body, replies.append)
     assert (replies, receivers.counts(), receivers.ingest.in_hand) == ([], {}, 0)
     receivers.check_books()
 
@@ -110,9 +111,9 @@ async def test_nothing_takes_the_short_way_while_stopping_or_without_memory():
     receivers, replies = make_receivers(), []
     filler = receivers.budget.limit - len(GOOD)
     receivers.budget.try_reserve(filler)
-    assert not whole.take(receivers.ingest, whole.judge(HTTP), GOOD, replies.append)
+    assert not whole.take(receivers.ingest, whole.judge(receivers.ingest, HTTP), GOOD, replies.append)
     receivers.budget.release(filler)
     await receivers.ingest.stop(1)
-    assert not whole.take(receivers.ingest, whole.judge(HTTP), GOOD, replies.append)
+    assert not whole.take(receivers.ingest, whole.judge(receivers.ingest, HTTP), GOOD, replies.append)
     assert (replies, receivers.counts()) == ([], {})
     receivers.check_books()

@@ -40,6 +40,7 @@ class RequestReader:
         self._left = 0
         self._fields: dict[bytes, bytes] = {}
         self._tenants: list[str] = []
+        self._authorization: list[str] = []
         self._count = 0
         self.keep_alive = True
 
@@ -50,6 +51,7 @@ class RequestReader:
             self._chunks = None
         self._fields = {}
         self._tenants = []
+        self._authorization = []
         self._count = 0
         try:
             self._parser.feed_data(data)
@@ -96,6 +98,7 @@ class RequestReader:
             _text(fields.get(b"content-encoding", b"")),
             length,
             self._tenants,
+            self._authorization,
         )
 
     def on_headers_complete(self) -> None:
@@ -109,6 +112,8 @@ class RequestReader:
         value = value.strip(b" \t")
         if name == b"x-scope-orgid":
             self._tenants.append(_text(value))
+        elif name == b"authorization":
+            self._authorization.append(_text(value))
         elif name == b"content-encoding" and name in self._fields:
             self._fields[name] += b", " + value
         else:

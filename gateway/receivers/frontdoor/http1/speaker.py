@@ -170,7 +170,7 @@ class Http1:
         size = head.content_length
         if not size or size > len(self._input):
             return False
-        passed = whole.judge(head)
+        passed = whole.judge(self._ingest, head)
         if passed is None:
             return False
         self._stage = _Stage.WAITING

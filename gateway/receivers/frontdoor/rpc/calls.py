@@ -99,7 +99,7 @@ class Calls:
         )
 
     def _read(self, speaker: Http2, head: RequestHead) -> _Memo:
-        export = read_head(head.fields, head.path, speaker.wire.peer)
+        export = read_head(self._ingest, head.fields, head.path, speaker.wire.peer)
         timeout = metadata.first(head.fields, "grpc-timeout")
         timeout_s = math.inf
         refuse: _Refuse | None = None
@@ -118,7 +118,7 @@ class Calls:
         return _Memo(export, timeout_s, refuse)
 
     def _refuse_path(self, speaker: Http2, stream: Stream, head: RequestHead) -> None:
-        plain = read_head(head.fields, head.path, speaker.wire.peer).plain
+        plain = read_head(self._ingest, head.fields, head.path, speaker.wire.peer).plain
         self._ingest.begin(plain, lambda reply: _tell_reply(speaker, stream, reply))
 
 

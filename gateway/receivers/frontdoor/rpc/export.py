@@ -34,7 +34,7 @@ class ExportHead(NamedTuple):
     """For a message without the flag that comes whole."""
 
 
-def read_head(fields: metadata.Metadata, path: str, peer: str) -> ExportHead:
+def read_head(ingest: Ingest, fields: metadata.Metadata, path: str, peer: str) -> ExportHead:
     encoding = metadata.first(fields, "grpc-encoding")
     plain = Head(
         sender=Sender("grpc", peer, metadata.first(fields, "x-request-id")),
@@ -42,11 +42,12 @@ def read_head(fields: metadata.Metadata, path: str, peer: str) -> ExportHead:
         path=path,
         content_type=CONTENT_TYPES[Media.PROTOBUF],
         tenants=tuple(value for name, value in fields if name == "x-scope-orgid"),
+        authorization=tuple(value for name, value in fields if name == "authorization"),
     )
     if encoding in (None, "identity"):
-        return ExportHead(plain, None, whole.judge(plain))
+        return ExportHead(plain, None, whole.judge(ingest, plain))
     compressed = plain._replace(content_encoding=encoding or "")
-    return ExportHead(plain, compressed, whole.judge(plain))
+    return ExportHead(plain, compressed, whole.judge(ingest, plain))
 
 
 class ExportCall:
