@@ -17,6 +17,7 @@ from typing import Any
 from aiohttp import web
 
 from gateway import __version__
+from gateway.access.announce import say_open
 from gateway.access.budget import MemoryBudget
 from gateway.access.container import default_budget, memory_limit
 from gateway.access.tokens import Gates
@@ -137,6 +138,7 @@ class Gateway:
         if self._address.http_port is not None:
             _say_listening("http", self._address.host, self._address.http_port)
         _say_listening("grpc", self._address.host, self._address.grpc_port)
+        say_open(self._gates, settings.host)
         self._backend.start(self._backend_changed)
 
     def _make_ingest(self) -> Ingest:

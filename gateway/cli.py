@@ -143,6 +143,11 @@ def replay_dead_letters(settings: Settings, directory: Path, to: str | None) -> 
         print(f"replay: {directory} is no directory", file=sys.stderr)
         return WRONG
     url = (to or f"http://127.0.0.1:{settings.port}").rstrip("/") + "/v1/traces"
-    sent, failed = replay(directory, url, lambda fault: print(f"replay: {fault}", file=sys.stderr))
+    sent, failed = replay(
+        directory,
+        url,
+        lambda fault: print(f"replay: {fault}", file=sys.stderr),
+        settings.ingest_tokens,
+    )
     print(f"{sent} sent to {url}, {failed} left in {directory}")
     return FAILED if failed else FINE

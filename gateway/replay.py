@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from gateway.access.tokens import authorization_for
+from gateway.credentials import Token
 from gateway.otlp.reply import read_export_response
 from gateway.pipeline.dead_letters import PAYLOAD_SUFFIX, REASON_SUFFIX
 
@@ -26,14 +28,17 @@ class Replayed(NamedTuple):
     failed: int
 
 
-def replay(directory: Path, url: str, say: Callable[[str], None]) -> Replayed:
-    """Send every payload in ``directory``, oldest first, to ``url`` (of ``/v1/traces``).
+def replay(
+    directory: Path, url: str, say: Callable[[str], None], tokens: Sequence[Token] = ()
+) -> Replayed:
+    """Send every payload in ``directory``, oldest first, to ``url`` (of ``/v1/traces``), each with
+    the token of its tenant.
 
     What stays is told to ``say``, one line each.
     """
     sent = failed = 0
     for path in sorted(directory.glob("*" + PAYLOAD_SUFFIX)):
-        fault = _send(url, path)
+        fault = _send(url, path, tokens)
         if fault is None:
             sent += 1
             path.unlink()
@@ -44,7 +49,7 @@ def replay(directory: Path, url: str, say: Callable[[str], None]) -> Replayed:
     return Replayed(sent, failed)
 
 
-def _send(url: str, path: Path) -> str | None:
+def _send(url: str, path: Path, tokens: Sequence[Token]) -> str | None:
     """None when every span was taken, else why not."""
     headers = {"Content-Type": "application/x-protobuf"}
     try:
@@ -53,6 +58,9 @@ def _send(url: str, path: Path) -> str | None:
         return f"its {REASON_SUFFIX} file, which names the tenant, cannot be read: {error!r}"
     if tenant:
         headers["X-Scope-OrgID"] = tenant
+    authorization = authorization_for(tokens, tenant)
+    if authorization is not None:
+        headers["Authorization"] = authorization
     request = urllib.request.Request(url, path.read_bytes(), headers)  # noqa: S310 - as told
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310

@@ -6,6 +6,7 @@ import json
 import pytest
 from aiohttp import web
 
+from gateway.credentials import Token
 from gateway.pipeline.dead_letters import DeadLetterFolder
 from gateway.replay import Replayed, replay
 from tests.kit.spans import make_payload
@@ -16,11 +17,13 @@ class Server:
 
     def __init__(self) -> None:
         self.got: list[tuple[bytes, str | None]] = []
+        self.authorizations: list[str | None] = []
         self.answers: list[tuple[int, bytes]] = []
         self.url = ""
 
     async def take(self, request: web.Request) -> web.Response:
         self.got.append((await request.read(), request.headers.get("X-Scope-OrgID")))
+        self.authorizations.append(request.headers.get("Authorization"))
         status, body = self.answers.pop(0) if self.answers else (200, b"")
         return web.Response(status=status, body=body)
 
@@ -57,6 +60,22 @@ async def test_without_a_tenant_no_tenant_is_named(tmp_path, gateway):
     await letters(tmp_path, make_payload())
     await asyncio.to_thread(replay, tmp_path, gateway.url, print)
     assert gateway.got[0][1] is None
+
+
+async def test_the_token_of_the_tenant_goes_with_it(tmp_path, gateway):
+    tokens = [Token("of-nobody-0123"), Token("of-acme-0123", "acme")]
+    for tenant in ("", "acme", "other"):
+        await letters(tmp_path, make_payload(), tenant=tenant)
+    assert await asyncio.to_thread(replay, tmp_path, gateway.url, print, tokens) == (3, 0)
+    shown = {
+        tenant: token
+        for (_, tenant), token in zip(gateway.got, gateway.authorizations, strict=True)
+    }
+    assert shown == {
+        None: "Bearer of-nobody-0123",
+        "acme": "Bearer of-acme-0123",
+        "other": "Bearer of-nobody-0123",
+    }
 
 
 @pytest.mark.parametrize("answer", [(503, b""), (200, b"\x0a\x04\x08\x01\x12\x00")])

@@ -51,6 +51,7 @@ class Gate:
 
     def __init__(self, own: _Side, other: _Side) -> None:
         self.is_open = not own.entries
+        self.purpose = own.purpose
         self.setting = own.setting
         """Where its tokens are set."""
         self._own = own

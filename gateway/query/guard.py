@@ -34,13 +34,13 @@ class Guard:
         self._throttle = Throttle()
 
     @web.middleware
-    async def middleware(self, request: web.Request, go_on: _Next) -> web.StreamResponse:
+    async def middleware(self, request: web.Request, handler: _Next) -> web.StreamResponse:
         if not self._gate.is_open and _is_closed(request):
             try:
                 request[_GRANTED] = self._gate.admit(request.headers.getall("Authorization", ()))
             except Refused as refused:
                 return self._tell(request, refused)
-        return await go_on(request)
+        return await handler(request)
 
     def _tell(self, request: web.Request, refused: Refused) -> web.Response:
         reason = refused.cause.value.reason
@@ -63,7 +63,8 @@ class Guard:
 
 def granted_tenant(request: web.Request) -> str:
     """The tenant of the token that a request was let through with; empty where it has none."""
-    return request.get(_GRANTED, "")
+    tenant: str = request.get(_GRANTED, "")
+    return tenant
 
 
 def _is_closed(request: web.Request) -> bool:

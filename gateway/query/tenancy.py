@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from gateway.errors import Cause, Refused
 
+
 def tenant_asked(granted: str, named: Sequence[str], default: str) -> str:
     """``granted`` is the tenant of the token, which nobody overrides; ``named`` every value of
     X-Scope-OrgID, where Tempo takes several tenants as ``a|b``; ``default`` the backend's. Empty

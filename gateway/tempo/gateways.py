@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from gateway.access.handovers import HEADER, id_of
 from gateway.access.platform import private_web_host, public_url
+from gateway.access.tokens import authorization_for
+from gateway.credentials import Token
 from gateway.envelope import Fate, Outcome
 from gateway.settings import OFF, Settings, SettingsError
 from gateway.tempo.client import Fields, OtlpHttpExporter
@@ -39,9 +43,21 @@ def relay_backend(settings: Settings) -> ExternalBackend:
     """
     if settings.tempo_otlp_endpoint:
         return external_tempo(settings, mode=MODE)
-    target = relay_target(settings)
-    exporter = deliver_to([target], lambda *_: settings.tempo_otlp_headers)
+    exporter = deliver_to([relay_target(settings)], lambda tenant, _: own_headers(settings, tenant))
     return ExternalBackend(exporter, mode=MODE)
+
+
+def own_headers(settings: Settings, tenant: str) -> Fields:
+    """The app's gateway has the same tokens as its relay, unless a header says otherwise."""
+    headers = settings.tempo_otlp_headers
+    if any(name == "authorization" for name, _ in headers):
+        return headers
+    return (*headers, *_token_of(settings.ingest_tokens, tenant))
+
+
+def _token_of(tokens: Sequence[Token], tenant: str) -> Fields:
+    authorization = authorization_for(tokens, tenant)
+    return () if authorization is None else (("authorization", authorization),)
 
 
 HANDOVER_TIMEOUT_S = 4.0
@@ -55,12 +71,14 @@ class HandoverExporter:
     are still in the spool.
     """
 
-    def __init__(self, base_url: str) -> None:
+    def __init__(self, base_url: str, tokens: Sequence[Token] = ()) -> None:
+        """``tokens`` are those of the other gateway."""
+        self._tokens = tokens
         url = base_url.removesuffix(TRACES_PATH) + TRACES_PATH
         self._exporter = OtlpHttpExporter(url, self._headers)
 
-    def _headers(self, _tenant: str, payload: bytes) -> Fields:
-        return ((HEADER, id_of(payload)),)
+    def _headers(self, tenant: str, payload: bytes) -> Fields:
+        return ((HEADER, id_of(payload)), *_token_of(self._tokens, tenant))
 
     async def export(self, tenant: str, payload: bytes, *, timeout_s: float) -> Outcome:
         timeout_s = min(timeout_s, HANDOVER_TIMEOUT_S)
@@ -78,4 +96,6 @@ def handover_exporter(settings: Settings) -> HandoverExporter | None:
     url = settings.handover_url
     if url is None and settings.container is not None:
         url = public_url(settings)
-    return None if url is None or url == OFF else HandoverExporter(url)
+    if url is None or url == OFF:
+        return None
+    return HandoverExporter(url, settings.ingest_tokens)

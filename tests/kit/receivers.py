@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from aiohttp import web
 
 from gateway.access.budget import MemoryBudget
+from gateway.access.tokens import OPEN, Gate
 from gateway.envelope import Envelope
 from gateway.errors import Refused
 from gateway.receivers.grpc import MAX_CALLS, MESSAGE_TIMEOUT_S, GrpcServer
@@ -74,7 +75,13 @@ class Receivers:
     """What a test sees of the started receivers."""
 
     def __init__(
-        self, *, memory_bytes: int, max_request_bytes: int, batch_spans: int, batch_bytes: int
+        self,
+        *,
+        memory_bytes: int,
+        max_request_bytes: int,
+        batch_spans: int,
+        batch_bytes: int,
+        gate: Gate = OPEN.ingest,
     ) -> None:
         self.intake = ScriptedIntake()
         self.budget = MemoryBudget(memory_bytes)
@@ -84,6 +91,7 @@ class Receivers:
             budget=self.budget,
             metrics=self.metrics,
             limits=Limits(max_request_bytes, batch_spans, batch_bytes),
+            gate=gate,
         )
         self.http_port = 0
         self.grpc_port = 0
@@ -129,6 +137,7 @@ async def started_receivers(
     body_timeout_s: float = BODY_TIMEOUT_S,
     max_calls: int = MAX_CALLS,
     message_timeout_s: float = MESSAGE_TIMEOUT_S,
+    gate: Gate = OPEN.ingest,
 ) -> AsyncIterator[Receivers]:
     """Both servers on free ports; the books are checked at the end."""
     receivers = Receivers(
@@ -136,6 +145,7 @@ async def started_receivers(
         max_request_bytes=max_request_bytes,
         batch_spans=batch_spans,
         batch_bytes=batch_bytes,
+        gate=gate,
     )
     app = web.Application()
     add_routes(app, receivers.ingest, idle_timeout_s=idle_timeout_s, body_timeout_s=body_timeout_s)

@@ -330,6 +330,23 @@ async def test_credentials_without_a_tenant_stay_at_the_gateway(backend):
     assert not backend.requests[0].values("Authorization")
 
 
+async def test_a_backend_that_needs_a_tenant_gets_its_default_where_none_is_named(backend):
+    async with proxy_for(Facts(backend.url, default_tenant="single-tenant")) as port:
+        await ask(port)
+        await ask(port, fields=[("X-Scope-OrgID", "a|b")])
+
+    asked = [request.values("X-Scope-OrgID") for request in backend.requests]
+    assert asked == [["single-tenant"], ["a|b"]]
+
+
+async def test_two_tenants_in_two_fields_are_refused(port, backend):
+    reply = await ask(port, fields=[("X-Scope-OrgID", "a"), ("X-Scope-OrgID", "b")])
+
+    assert reply.status == 400
+    assert b"more than once" in reply.body
+    assert not backend.requests
+
+
 async def test_credentials_of_the_backends_address_are_used(backend):
     url = backend.url.replace("://", "://me:secret@") + "/tempo/"
     async with proxy_for(Facts(url)) as port:

@@ -102,7 +102,9 @@ def test_identity_is_no_encoding():
 )
 async def test_a_body_out_of_the_ordinary_takes_the_long_way_as_if_new(body):
     receivers, replies = make_receivers(), []
-    assert not whole.take(receivers.ingest, whole.judge(receivers.ingest, HTTP), body, replies.append)
+    assert not whole.take(
+        receivers.ingest, whole.judge(receivers.ingest, HTTP), body, replies.append
+    )
     assert (replies, receivers.counts(), receivers.ingest.in_hand) == ([], {}, 0)
     receivers.check_books()
 
@@ -111,9 +113,13 @@ async def test_nothing_takes_the_short_way_while_stopping_or_without_memory():
     receivers, replies = make_receivers(), []
     filler = receivers.budget.limit - len(GOOD)
     receivers.budget.try_reserve(filler)
-    assert not whole.take(receivers.ingest, whole.judge(receivers.ingest, HTTP), GOOD, replies.append)
+    assert not whole.take(
+        receivers.ingest, whole.judge(receivers.ingest, HTTP), GOOD, replies.append
+    )
     receivers.budget.release(filler)
     await receivers.ingest.stop(1)
-    assert not whole.take(receivers.ingest, whole.judge(receivers.ingest, HTTP), GOOD, replies.append)
+    assert not whole.take(
+        receivers.ingest, whole.judge(receivers.ingest, HTTP), GOOD, replies.append
+    )
     assert (replies, receivers.counts()) == ([], {})
     receivers.check_books()

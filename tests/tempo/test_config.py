@@ -35,7 +35,7 @@ def profile(text: str, container_bytes: int = GIB):
 
 
 def variables(container_bytes: int = GIB, inherited=(), **more):
-    more = {"data_dir": CONFIG, "retention_s": 90.0} | more
+    more = {"data_dir": CONFIG, "retention_s": 90.0, "has_tenants": False} | more
     own = environment(
         dict(inherited),
         profile("2.10.8", container_bytes),
@@ -147,6 +147,11 @@ def test_flags_are_in_the_form_that_every_version_takes(tmp_path):
     ]
 
 
+def test_tempo_is_told_whether_there_are_tenants():
+    assert variables()["MULTITENANCY"] == "false"
+    assert variables(has_tenants=True)["MULTITENANCY"] == "true"
+
+
 @pytest.mark.parametrize(
     ("version", "line"),
     [
@@ -165,18 +170,33 @@ def test_the_end_of_the_flush_is_recognised(version, line):
 class TestOwnFile:
     def test_one_that_leaves_the_ports_to_the_gateway_is_fine(self):
         for path in FILES:
-            check_own(path)
+            check_own(path, has_tenants=False)
 
     @pytest.mark.parametrize("name", VARIABLES)
     def test_one_that_does_not_is_refused_with_what_to_write(self, tmp_path, name):
         own = tmp_path / "tempo.yaml"
         own.write_text(FILES[0].read_text().replace("${" + name, "3200 #"))
         with pytest.raises(ConfigError, match=re.escape("${" + name + "}")):
-            check_own(own)
+            check_own(own, has_tenants=False)
+
+    @pytest.mark.parametrize("line", ["", "multitenancy_enabled: false", "# auth_enabled: true"])
+    def test_one_that_does_not_keep_tenants_apart_is_refused_where_there_are_some(
+        self, tmp_path, line
+    ):
+        own = tmp_path / "tempo.yaml"
+        text = re.sub("^multitenancy_enabled.*$", line, FILES[0].read_text(), flags=re.MULTILINE)
+        own.write_text(text)
+        check_own(own, has_tenants=False)
+        with pytest.raises(ConfigError, match="multitenancy_enabled: true"):
+            check_own(own, has_tenants=True)
+        own.write_text(text + "\nmultitenancy_enabled: true\n")
+        check_own(own, has_tenants=True)
+        for path in FILES:
+            check_own(path, has_tenants=True)
 
     def test_one_that_is_not_there_is_refused(self, tmp_path):
         with pytest.raises(ConfigError, match="cannot be read"):
-            check_own(tmp_path / "absent.yaml")
+            check_own(tmp_path / "absent.yaml", has_tenants=False)
 
 
 def test_the_window_follows_the_memory_too():

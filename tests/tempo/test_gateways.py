@@ -11,6 +11,7 @@ from gateway.settings import Settings, SettingsError
 from gateway.tempo.gateways import (
     HandoverExporter,
     handover_exporter,
+    own_headers,
     relay_backend,
     relay_target,
 )
@@ -40,6 +41,19 @@ async def test_a_derived_target_is_a_gateway_whose_ok_is_certain():
     backend = relay_backend(Settings.load(PUBLIC | {"GATEWAY_HOLD_TIME": "60s"}))
     assert (backend.mode, backend.hold_s, backend.base_url) == ("relay", 0.0, None)
     assert await backend.stop(1.0)
+
+
+def test_the_apps_own_gateway_is_shown_the_token_of_the_tenant():
+    tokens = {"GATEWAY_INGEST_TOKENS": "of-nobody-0123,a=of-tenant-a-0123"}
+    settings = Settings.load(tokens | {"TEMPO_OTLP_HEADERS": "x-a=1"})
+    assert own_headers(settings, "a") == (
+        ("x-a", "1"),
+        ("authorization", "Bearer of-tenant-a-0123"),
+    )
+    assert own_headers(settings, "b")[1:] == (("authorization", "Bearer of-nobody-0123"),)
+    assert own_headers(Settings.load({}), "a") == ()
+    settings = Settings.load(tokens | {"TEMPO_OTLP_HEADERS": "Authorization=Bearer other-0123"})
+    assert own_headers(settings, "a") == (("authorization", "Bearer other-0123"),)
 
 
 async def test_an_endpoint_of_ones_own_wins_and_may_be_a_tempo():
@@ -88,6 +102,18 @@ async def test_a_handover_is_ordinary_otlp_with_a_mark(path):
     assert (path, body) == ("/v1/traces", PAYLOAD)
     assert headers["x-scope-orgid"] == "shop"
     assert headers[HEADER] == id_of(PAYLOAD)
+
+
+async def test_a_handover_shows_the_token_of_the_tenant():
+    tokens = {"GATEWAY_INGEST_TOKENS": "of-nobody-0123,shop=of-shop-0123"}
+    async with running_site() as site:
+        own = {"GATEWAY_HANDOVER_URL": site.url.removesuffix("/v1/traces")}
+        exporter = handover_exporter(Settings.load(tokens | own))
+        for tenant in ("shop", ""):
+            await exporter.export(tenant, PAYLOAD, timeout_s=10)
+        await exporter.close()
+    shown = [headers["authorization"] for _, headers, _ in site.requests]
+    assert shown == ["Bearer of-shop-0123", "Bearer of-nobody-0123"]
 
 
 @pytest.mark.parametrize("status", [400, 404, 422, 500, 503])

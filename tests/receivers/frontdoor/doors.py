@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
+from gateway.access.tokens import OPEN, Gate
 from gateway.receivers.frontdoor.door import FrontDoor
 from gateway.receivers.frontdoor.rpc.handlers import unary
 from gateway.receivers.frontdoor.wire import Timing
@@ -47,6 +48,7 @@ async def started_door(
     max_calls: int = 0,  # the door has no such bound: calls hold nothing but budgeted memory
     timing: Timing = QUICK,
     handlers: dict | None = None,
+    gate: Gate = OPEN.ingest,
 ) -> AsyncIterator[Receivers]:
     """One door on one port for both protocols; the books are checked at the end."""
     receivers = Receivers(
@@ -54,6 +56,7 @@ async def started_door(
         max_request_bytes=max_request_bytes,
         batch_spans=batch_spans,
         batch_bytes=batch_bytes,
+        gate=gate,
     )
     app = web.Application()
     add_routes(app, receivers.ingest, idle_timeout_s=idle_timeout_s, body_timeout_s=body_timeout_s)
