@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from pathlib import Path
 
 import pytest
 import yaml
@@ -152,17 +153,32 @@ def test_systemd_understands_the_unit(tmp_path):
 # -- Docker --------------------------------------------------------------------------------------
 
 
-def test_the_dockerfile_copies_what_there_is():
+def test_the_image_has_all_that_the_gateway_reads(tmp_path):
+    """What the Dockerfile copies, and nothing else of the checkout, runs."""
+    for source in copied_to_the_image():
+        if (ROOT / source).is_dir():
+            shutil.copytree(ROOT / source, tmp_path / source)
+        else:
+            shutil.copy(ROOT / source, tmp_path)
+    program = "import gateway.app; from gateway.tempo import config; print(config.CONFIG)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    templates = {path.name for path in CONFIG.glob("tempo-*.yaml")}
+    assert templates <= {path.name for path in Path(done.stdout.strip()).iterdir()}
+    assert Path(done.stdout.strip()).parent == tmp_path
+
+
+def copied_to_the_image() -> list[str]:
     text = (CONFIG / "docker" / "Dockerfile").read_text()
-    copied = re.findall(r"^COPY (?!--from)(.+)$", text, re.MULTILINE)
-    assert copied
-    for line in copied:
-        *sources, _ = shlex.split(line)
-        for source in sources:
-            assert (ROOT / source).exists(), source
-    needed = {path.name for path in (ROOT / "config").glob("tempo-*.yaml")}
-    assert needed, "the gateway reads these at its start"
-    assert "config" in shlex.split(" ".join(copied))
+    lines = re.findall(r"^COPY (?!--from)(.+)$", text, re.MULTILINE)
+    return [source for line in lines for source in shlex.split(line)[:-1]]
+
+
+def test_the_build_of_the_image_may_see_what_it_copies():
+    ignore = (CONFIG / "docker" / "Dockerfile.dockerignore").read_text().splitlines()
+    assert {line[1:] for line in ignore if line.startswith("!")} == set(copied_to_the_image())
 
 
 def test_compose_gives_the_gateway_time_to_stop():
