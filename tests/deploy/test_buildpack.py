@@ -49,7 +49,11 @@ class Platform:
     def __init__(self, directory: Path, releases: str) -> None:
         self.app = directory / "app"
         self.python = directory / "python"
-        self.config = {"TEMPO_DOWNLOAD_URL": releases, "TCP_GRPC_PORT": str(free_port())}
+        self.config = {
+            "TEMPO_DOWNLOAD_URL": releases,
+            "TCP_GRPC_PORT": str(free_port()),
+            "GATEWAY_HANDOVER_URL": "off",  # else the app's public URL, which is somebody's
+        }
         """What the user has set for the app; every container has it, and so has the build."""
 
     @property

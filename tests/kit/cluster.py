@@ -14,19 +14,19 @@ from pathlib import Path
 from tests.kit.backends import HOST, BackendError, free_ports
 from tests.kit.gateway import ROOT
 
-CONFIG = ROOT / "config" / "scale" / "tempo-2.10.yaml"
+SCALE = ROOT / "config" / "scale"
 START_TIMEOUT_S = 60.0
 
 
 class Part:
     """One process of the cluster."""
 
-    def __init__(self, binary: Path, target: str, name: str, directory: Path) -> None:
+    def __init__(self, binary: Path, config: Path, target: str, name: str, directory: Path) -> None:
         self.target = target
         self.name = name
         self.http_port, self.grpc_port, self.otlp_port, self.member_port = free_ports(4)
         self._command = [
-            *(str(binary), f"-config.file={CONFIG}", "-config.expand-env=true"),
+            *(str(binary), f"-config.file={config}", "-config.expand-env=true"),
             f"-target={target}",
         ]
         self._log = directory / f"{name}.log"
@@ -104,10 +104,12 @@ class Cluster:
 
 
 @contextmanager
-def tempo_cluster(binary: Path, directory: Path, counts: Mapping[str, int]) -> Iterator[Cluster]:
-    """So many parts of each target, with a replication factor of 3 and blocks in one directory."""
+def tempo_cluster(
+    binary: Path, config: str, directory: Path, counts: Mapping[str, int], **environment: str
+) -> Iterator[Cluster]:
+    """So many parts of each target by a file of config/scale/, with blocks in one directory."""
     parts = {
-        f"{target}-{number}": Part(binary, target, f"{target}-{number}", directory)
+        f"{target}-{number}": Part(binary, SCALE / config, target, f"{target}-{number}", directory)
         for target, count in counts.items()
         for number in range(count)
     }
@@ -117,6 +119,7 @@ def tempo_cluster(binary: Path, directory: Path, counts: Mapping[str, int]) -> I
         "FRONTEND": f"{HOST}:{parts['query-frontend-0'].grpc_port}",
         "STORAGE": "local",
         "BLOCKS_DIR": str(directory / "blocks"),
+        **environment,
     }
     try:
         for part in parts.values():
