@@ -26,6 +26,8 @@ def no_blocking_calls() -> Iterator[None]:
             blocking.can_block_in("<frozen importlib._bootstrap>", {"_find_and_load"})
             # Asks the binary for its version, before anybody is served.
             blocking.can_block_in("gateway/tempo/backends.py", {"make_backend"})
+            # The spool writes small groups on the loop, by the rule of docs/durability.md.
+            blocking.can_block_in("gateway/pipeline/segment_file.py", {"_write_all"})
         yield
 
 

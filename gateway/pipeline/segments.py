@@ -88,7 +88,7 @@ class SegmentLog:
         self.directory = directory
         self.max_bytes = max_bytes
         self._segment_bytes = min(segment_bytes, max_bytes // 8)
-        self._fsync = fsync
+        self.fsync = fsync
         self._lock = DirectoryLock(directory)
         self._segments = SegmentList()
         self._next_sequence = 1
@@ -100,6 +100,12 @@ class SegmentLog:
     def size_bytes(self) -> int:
         """Bytes on disk; the 12 that the release of a record takes are counted beforehand."""
         return self._segments.size_bytes
+
+    @property
+    def only_writes(self) -> bool:
+        """True while the next ``append`` has one file to write to and none to begin or delete."""
+        active = self._active
+        return active is not None and not (self._is_full(active) or self._is_finished(active))
 
     @property
     def pending_records(self) -> int:
@@ -205,9 +211,16 @@ class SegmentLog:
 
     def _writable_segment(self) -> Segment:
         active = self._active
-        if active is None or active.index.end >= self._segment_bytes:
+        if active is None or self._is_full(active):
             active = self._roll()
         return active
+
+    def _is_full(self, segment: Segment) -> bool:
+        return segment.index.end >= self._segment_bytes
+
+    @staticmethod
+    def _is_finished(segment: Segment) -> bool:
+        return len(segment.index) > 0 and not segment.index.pending_records
 
     def _write(self, segment: Segment, envelopes: Sequence[Envelope], sizes: list[int]) -> int:
         first, marker = self._next_sequence, segment.marker
@@ -216,7 +229,7 @@ class SegmentLog:
             buffers.append(encode_head(marker, sequence, envelope))
             buffers.append(envelope.payload)
         try:
-            segment.write(buffers, sum(sizes), fsync=self._fsync)
+            segment.write(buffers, sum(sizes), fsync=self.fsync)
         except BaseException:
             if not segment.writable:
                 # Whole records may have stayed in it: their sequences are not used again.
@@ -232,7 +245,7 @@ class SegmentLog:
         """Begin a new segment. The newest one stays even when it is finished, for its name says
         where the sequences go on after a restart.
         """
-        segment = Segment.create(self.directory, self._next_sequence, fsync=self._fsync)
+        segment = Segment.create(self.directory, self._next_sequence, fsync=self.fsync)
         self._segments.insert(segment)
         previous, self._active = self._active, segment
         if previous is not None:
@@ -242,7 +255,7 @@ class SegmentLog:
 
     def _replace_finished(self) -> None:
         active = self._active
-        if active is not None and len(active.index) and not active.index.pending_records:
+        if active is not None and self._is_finished(active):
             self._roll()
 
     # Read.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
@@ -17,9 +18,14 @@ from gateway.envelope import Envelope
 from gateway.errors import Cause, Refused
 from gateway.pipeline.records import Record
 from gateway.pipeline.segments import Recovery, SegmentLog, SpoolError, SpoolFull
+from gateway.pipeline.stalls import Stalls
 from gateway.telemetry.logs import Throttle, facts
 
 logger = logging.getLogger(__name__)
+
+_LOOP_BYTES = 2**20
+"""Largest group that the event loop writes: its two copies and its checksum take about a
+millisecond. Of a larger one the hand-over is a small part, and a second core can do it."""
 
 Written = Callable[["int | Refused"], None]
 """Told the sequence of the first envelope, or why none was taken."""
@@ -94,22 +100,36 @@ class MemorySpool:
 class DiskSpool:
     """Group commit over a segment log.
 
-    All file work runs in one thread of its own, one job at a time, so the event loop never waits
-    for the disk. What arrives while a group is being written forms the next group: the busier the
-    gateway, the larger the groups and the smaller the cost of each request.
+    What is appended in one pass of the event loop is one group, written when the pass has read all
+    there was to read; only then is anybody answered. What comes while the thread writes forms the
+    next group. So the busier the gateway, the larger the groups and the smaller the cost of each
+    request. One group is written at a time, so order holds.
+
+    Who writes: the event loop itself where that is a copy into the page cache (``_loop_may_write``
+    has the rule), since handing a small group to a thread and back costs ten times as much as the
+    write; else a thread, which also reads, releases, and opens and deletes files.
     """
 
     durable = True
 
-    def __init__(self, log: SegmentLog, found: Recovery) -> None:
+    def __init__(
+        self,
+        log: SegmentLog,
+        found: Recovery,
+        *,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
         """``log`` is open, and ``found`` is what that found."""
         self._log = log
+        self._clock = clock
         self.recovered_spans = found.spans
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spool")
         self._waiting: list[_Request] = []
         self._released: list[int] = []
-        self._writing = False
+        self._busy = False
+        """A group is being written, or is about to be."""
         self._closed = False
+        self._stalls = Stalls()
         self._throttle = Throttle()
         self.last_error: str | None = None
 
@@ -123,13 +143,13 @@ class DiskSpool:
 
     def append(self, envelopes: Sequence[Envelope], written: Written) -> None:
         self._waiting.append((envelopes, written))
-        if not self._writing:
-            self._write_next()
+        if not self._busy:
+            self._write_soon()
 
     def release(self, sequences: Sequence[int]) -> None:
         self._released.extend(sequences)
-        if not self._writing:
-            self._write_next()
+        if not self._busy:
+            self._write_soon()
 
     async def read(self, sequence: int, max_bytes: int) -> list[Record]:
         loop = asyncio.get_running_loop()
@@ -140,48 +160,66 @@ class DiskSpool:
             return
         self._closed = True
         loop = asyncio.get_running_loop()
-        while self._writing:
+        while self._busy:
             await loop.run_in_executor(self._thread, _nothing)
             await asyncio.sleep(0)
         await loop.run_in_executor(self._thread, self._log.close)
         self._thread.shutdown(wait=False)
 
+    def _write_soon(self) -> None:
+        """At the end of this pass, when all that can be read now has been."""
+        self._busy = True
+        asyncio.get_running_loop().call_soon(self._write_next)
+
     def _write_next(self) -> None:
-        """Hand everything that waits to the thread as one job."""
-        self._writing = True
+        """Write everything that waits as one group."""
         group, self._waiting = self._waiting, []
         released, self._released = self._released, []
-        job = asyncio.get_running_loop().run_in_executor(
-            self._thread, self._write, [envelopes for envelopes, _ in group], released
-        )
-        job.add_done_callback(lambda done: self._written(group, done))
+        if not released and self._loop_may_write(group):
+            began = self._clock()
+            results = self._write(group, released)
+            self._stalls.wrote(began, self._clock())
+            self._written(group, results)
+            return
+        job = asyncio.get_running_loop().run_in_executor(self._thread, self._write, group, released)
+        job.add_done_callback(lambda done: self._written(group, done.result()))
 
-    def _write(self, group: list[Sequence[Envelope]], released: list[int]) -> list[_Result]:
-        """Runs in the thread. Room is made before room is taken."""
+    def _loop_may_write(self, group: list[_Request]) -> bool:
+        """Without fsync, where nothing but a small write is to be done, and has not been slow."""
+        return (
+            not self._log.fsync
+            and self._log.only_writes
+            and not self._stalls.resting(self._clock())
+            and sum(len(e.payload) for envelopes, _ in group for e in envelopes) <= _LOOP_BYTES
+        )
+
+    def _write(self, group: list[_Request], released: list[int]) -> list[_Result]:
+        """On the event loop or in the thread, one at a time. Room is made before room is taken."""
         if released:
             self._log.release(released)
         if not group:
             return []
         try:
-            first = self._log.append([envelope for envelopes in group for envelope in envelopes])
+            first = self._log.append([envelope for envelopes, _ in group for envelope in envelopes])
         except SpoolFull as full:
             # One that finds no room shall not have its neighbours refused.
-            return [full] if len(group) == 1 else [self._write_alone(e) for e in group]
-        return list(itertools.accumulate(map(len, group[:-1]), initial=first))
+            return [full] if len(group) == 1 else [self._write_alone(e) for e, _ in group]
+        except Exception as error:  # noqa: BLE001 - told to the clients and logged, in _refusal
+            return [error] * len(group)
+        sizes = (len(envelopes) for envelopes, _ in group[:-1])
+        return list(itertools.accumulate(sizes, initial=first))
 
     def _write_alone(self, envelopes: Sequence[Envelope]) -> _Result:
         try:
             return self._log.append(envelopes)
-        except (SpoolFull, SpoolError) as error:
+        except Exception as error:  # noqa: BLE001 - as above
             return error
 
-    def _written(self, group: list[_Request], done: asyncio.Future[list[_Result]]) -> None:
+    def _written(self, group: list[_Request], results: list[_Result]) -> None:
         """Back on the event loop: start the next group first, then tell this one."""
-        self._writing = False
+        self._busy = False
         if self._waiting or self._released:
-            self._write_next()
-        error = done.exception()
-        results = done.result() if error is None else [error] * len(group)
+            self._write_soon()
         for (_, written), result in zip(group, results, strict=True):
             if isinstance(result, int):
                 self.last_error = None

@@ -74,10 +74,11 @@ async def turns_of_the_loop(count: int = 50) -> None:
 
 
 class BusyThread:
-    """Keeps the spool's thread from its work until told."""
+    """Keeps the spool's thread from its work until told, and all the work for it."""
 
     def __init__(self, rig: Rig) -> None:
         self._gate = threading.Event()
+        rig.spool._stalls.wrote(0.0, 1e9)
         rig.spool._thread.submit(self._gate.wait, 10)
 
     def let_go(self) -> None:

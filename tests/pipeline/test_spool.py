@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -20,11 +20,13 @@ from tests.kit.scripted import mark, marks, until
 class ObservedLog(SegmentLog):
     """A log that tells what it is asked to do, and does it when ``gate`` is set."""
 
-    def __init__(self, directory: Path, *, max_bytes: int = 2**20) -> None:
-        super().__init__(directory, max_bytes=max_bytes, fsync=False)
+    def __init__(self, directory: Path, *, fsync: bool) -> None:
+        super().__init__(directory, max_bytes=2**20, fsync=fsync)
         self.gate = threading.Event()
         self.gate.set()
         self.groups: list[list[int]] = []
+        self.writers: list[str] = []
+        self.wrote: Callable[[], None] = lambda: None
         self.releases: list[list[int]] = []
         self.fault: Exception | None = None
         self.closed = False
@@ -36,10 +38,14 @@ class ObservedLog(SegmentLog):
     def append(self, envelopes: Sequence[Envelope]) -> int:
         assert not self.closed
         self.groups.append([n for envelope in envelopes for n in marks(envelope.payload)])
-        assert self.gate.wait(10)
+        in_loop = threading.current_thread() is threading.main_thread()
+        self.writers.append("loop" if in_loop else "thread")
+        assert in_loop or self.gate.wait(10)
         if self.fault:
             raise self.fault
-        return super().append(envelopes)
+        first = super().append(envelopes)
+        self.wrote()
+        return first
 
     def release(self, sequences) -> None:
         self.releases.append(list(sequences))
@@ -87,14 +93,34 @@ def numbers(records: Sequence[Record]) -> list[int]:
     return [number for record in records for number in marks(record.envelope.payload)]
 
 
-@pytest.fixture
-def log(tmp_path):
-    return ObservedLog(tmp_path / "spool")
+class Clock:
+    """Stands still unless it is told."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+LOOP = pytest.mark.parametrize("log", ["loop"], indirect=True)
+THREAD = pytest.mark.parametrize("log", ["thread"], indirect=True)
+
+
+@pytest.fixture(params=["loop", "thread"])
+def log(tmp_path, request):
+    """By who writes: the thread does where each group is synced."""
+    return ObservedLog(tmp_path / "spool", fsync=request.param == "thread")
 
 
 @pytest.fixture
-def spool(log):
-    return DiskSpool(log, log.open())
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def spool(log, clock):
+    return DiskSpool(log, log.open(), clock=clock)
 
 
 @pytest.fixture(autouse=True)
@@ -135,11 +161,24 @@ async def test_a_request_is_answered_with_the_sequence_of_its_first_envelope(spo
     assert numbers(await spool.read(client.sequence(10), 2**20)) == [10, 11, 12, 20]
 
 
-async def test_what_arrives_while_a_group_is_written_is_one_write(log, client):
-    log.gate.clear()
+async def test_what_is_appended_in_one_pass_of_the_loop_is_one_write(log, client):
     for number in range(100):
         client.append(number)
+    assert client.order == []
+    await client.answered()
+    assert log.groups == [list(range(100))]
+    assert client.order == list(range(100))
+    assert [client.sequence(n) - client.sequence(0) for n in range(100)] == list(range(100))
+
+
+@THREAD
+async def test_what_arrives_while_a_group_is_written_is_one_write(log, client):
+    log.gate.clear()
+    client.append(0)
     await until(lambda: log.groups)
+    for number in range(1, 100):
+        client.append(number)
+        await asyncio.sleep(0)
     assert client.order == []
     log.gate.set()
     await client.answered()
@@ -148,6 +187,7 @@ async def test_what_arrives_while_a_group_is_written_is_one_write(log, client):
     assert [client.sequence(n) - client.sequence(0) for n in range(100)] == list(range(100))
 
 
+@THREAD
 async def test_each_request_of_a_group_gets_the_sequence_of_its_own_first(log, client):
     log.gate.clear()
     client.append(1)
@@ -178,6 +218,7 @@ async def test_who_appends_when_answered_is_in_a_later_group_and_order_holds(log
     assert log.groups == [[number] for number in range(11)]
 
 
+@THREAD
 async def test_a_client_whose_answer_fails_costs_the_others_of_its_group_nothing(
     log, spool, client, caplog
 ):
@@ -194,6 +235,79 @@ async def test_a_client_whose_answer_fails_costs_the_others_of_its_group_nothing
     assert client.sequence(3) == client.sequence(1) + 2
     (event,) = [r for r in caplog.records if r.levelno == logging.ERROR]
     assert event.exc_info
+
+
+# -- who writes ------------------------------------------------------------------------------------
+
+
+@LOOP
+async def test_the_loop_writes_small_groups_before_it_turns_again(log, client):
+    client.append(1)
+    client.append(2, 3)
+    await asyncio.sleep(0)
+    assert client.order == [1, 2]
+    assert log.writers == ["loop"]
+
+
+@THREAD
+async def test_what_is_synced_the_thread_writes(log, client):
+    client.append(1)
+    await client.answered()
+    assert log.writers == ["thread"]
+
+
+@LOOP
+async def test_a_large_group_is_the_threads(log, client):
+    for number in range(1, 8):
+        client.append(number, padding=2**17)
+    await client.answered()
+    assert log.writers == ["loop"]
+    client.append(8, padding=2**20 - 2)
+    await client.answered()
+    assert log.writers == ["loop", "thread"]
+
+
+@LOOP
+async def test_a_segment_is_begun_by_the_thread(log, client):
+    client.append(1, padding=2**17)
+    await client.answered()
+    client.append(2)
+    await client.answered()
+    client.append(3)
+    await client.answered()
+    assert log.writers == ["loop", "thread", "loop"]
+    assert len(list(log.directory.glob("*.log"))) == 2
+
+
+@LOOP
+async def test_after_a_slow_write_the_thread_writes_a_hundred_times_as_long(log, clock, client):
+    def slow() -> None:
+        clock.now += 0.5
+        log.wrote = lambda: None
+
+    log.wrote = slow
+    client.append(1)
+    await client.answered()
+    for number, seconds in ((2, 0), (3, 49), (4, 2)):
+        clock.now += seconds
+        client.append(number)
+        await client.answered()
+    assert log.writers == ["loop", "thread", "thread", "loop"]
+    assert client.order == [1, 2, 3, 4]
+
+
+@LOOP
+async def test_what_comes_while_the_thread_releases_is_written_after_it(log, spool, client):
+    client.append(1, 2)
+    await client.answered()
+    spool.release([client.sequence(1)])
+    client.append(3)
+    await client.answered()
+    client.append(4)
+    await client.answered()
+    assert log.writers == ["loop", "thread", "loop"]
+    assert log.releases == [[1]]
+    assert numbers(await spool.read(1, 2**20)) == [2, 3, 4]
 
 
 # -- refusals --------------------------------------------------------------------------------------
@@ -230,6 +344,7 @@ async def test_a_full_spool_still_takes_what_is_small_enough(client):
     client.sequence(100)
 
 
+@THREAD
 async def test_one_that_finds_no_room_does_not_have_its_neighbours_refused(log, client):
     """They are written together and do not fit together; each that fits alone is taken."""
     log.gate.clear()
@@ -253,6 +368,7 @@ async def test_what_could_never_fit_is_refused_for_good(log, client):
     assert "GATEWAY_SPOOL_BYTES" in refused.message
 
 
+@THREAD
 async def test_a_group_that_cannot_be_written_is_refused_whole_and_the_next_is_taken(
     log, client, caplog
 ):
@@ -327,11 +443,13 @@ async def test_what_is_released_is_read_never_again_also_by_the_next_start(log, 
     assert await on_disk(log) == [2, 4, 5]
 
 
+@THREAD
 async def test_releases_are_joined_as_writes_are_and_done_before_them(log, spool, client):
     client.append(1, 2, 3)
     await client.answered()
     log.gate.clear()
     client.append(4)
+    await until(lambda: log.groups[-1] == [4])
     for sequence in (1, 2, 3):
         spool.release([sequence])
     client.append(5)
@@ -356,6 +474,7 @@ async def test_damage_that_a_read_finds_is_counted(log, spool, client):
 # -- the end ---------------------------------------------------------------------------------------
 
 
+@THREAD
 async def test_close_answers_and_writes_everything_that_waits(log, spool, client):
     log.gate.clear()
     client.append(1)
@@ -372,6 +491,7 @@ async def test_close_answers_and_writes_everything_that_waits(log, spool, client
     assert await on_disk(log) == [1, 2, 3]
 
 
+@THREAD
 async def test_close_writes_the_releases_that_wait(log, spool, client):
     client.append(1, 2)
     await client.answered()
