@@ -29,13 +29,14 @@ from gateway.pipeline.pipeline import Limits as PipelineLimits
 from gateway.pipeline.pipeline import Pipeline
 from gateway.pipeline.segments import SegmentLog, SpoolError
 from gateway.pipeline.spool import DiskSpool, MemorySpool
-from gateway.query import exposition, proxy, status
+from gateway.query import exposition, proxy, status, streams
 from gateway.query.guard import Guard, granted_tenant
 from gateway.receivers import http
 from gateway.receivers.address import PortTaken
 from gateway.receivers.ingest import Ingest
 from gateway.receivers.ingest import Limits as RequestLimits
 from gateway.receivers.listeners import FrontDoorListeners, LibraryListeners, Listeners
+from gateway.receivers.methods import Handler, passed_on
 from gateway.roles import Role
 from gateway.settings import Settings
 from gateway.telemetry.logs import facts
@@ -121,11 +122,15 @@ class Gateway:
         self._pipeline = self._make_pipeline(self._spool)
         undo.push_async_callback(self._pipeline.stop)
         self._ingest = self._make_ingest()
+        self._streams = streams.Streams(
+            self._backend, self._metrics, self._request_budget, gate=self._gates.query
+        )
+        undo.push_async_callback(self._streams.close)
         make: type[FrontDoorListeners | LibraryListeners] = (
             LibraryListeners if settings.grpc_engine == "grpcio" else FrontDoorListeners
         )
         self._listeners: Listeners = make(
-            self._make_web(), self._ingest, lambda: not self._stopping
+            self._make_web(), self._ingest, lambda: not self._stopping, self._make_methods()
         )
         undo.push_async_callback(self._listeners.stop, 0.0)
         try:
@@ -212,6 +217,11 @@ class Gateway:
         )
         return app
 
+    def _make_methods(self) -> Mapping[str, Handler]:
+        if not self._role.answers_queries:
+            return {}
+        return {path: passed_on(path, self._streams) for path in streams.PATHS}
+
     # -- stop ------------------------------------------------------------------------------------
 
     async def _stop(self) -> None:
@@ -221,6 +231,7 @@ class Gateway:
         self._stopping = True
         began = time.monotonic()
         await self._listeners.stop(phases.answer_s)
+        await self._streams.close()
         # With somebody else to take the rest, there is no point in waiting for a dead backend.
         hopeless = self._handover is not None and self._backend.state != "ready"
         drained = await self._pipeline.drain(0.0 if hopeless else phases.drain_s)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import pytest_asyncio
 from blockbuster import blockbuster_ctx
+from grpc import aio
 from hypothesis import settings
 
 settings.register_profile("gateway", deadline=None)  # a busy machine is no fault
@@ -46,3 +47,26 @@ async def _tasks_end_with_their_test():
         await asyncio.sleep(0)
     left = asyncio.all_tasks() - before - {asyncio.current_task()}
     assert not left, f"left behind: {sorted(task.get_name() for task in left)}"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def grpcio_stays() -> Iterator[None]:
+    """Else grpcio shuts down with its last channel, which waits for a thread, and the garbage
+    collector may let that happen in the middle of our code.
+    """
+    on_a_loop(aio.init_grpc_aio)
+    yield
+    on_a_loop(aio.shutdown_grpc_aio)
+
+
+def on_a_loop(call: Callable[[], None]) -> None:
+    """grpcio asks for the current event loop, and other tests may have left none."""
+
+    async def run() -> None:
+        call()
+
+    loop = asyncio.new_event_loop()
+    try:
+        loop.run_until_complete(run())
+    finally:
+        loop.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from multidict import CIMultiDict
 
@@ -40,6 +40,14 @@ _CLAIM_PREFIX = "x-forwarded-"
 _OF_THE_BODY = frozenset({"content-length", "content-type", "content-encoding", "expect"})
 TENANT_FIELD = "X-Scope-OrgID"
 
+Trailers = Sequence[tuple[str, str | bytes]]
+"""Metadata behind an answer of gRPC: bytes where the name ends in ``-bin``."""
+
+_TRAILERS_BYTES = 4096
+_DETAILS = "grpc-status-details-bin"
+_GRPC_NAME = re.compile(r"[0-9a-z_.-]+")
+_GRPC_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
+
 
 def request_fields(fields: Fields) -> CIMultiDict[str]:
     """What the backend gets of a client's header. ``Host`` is left to the HTTP client."""
@@ -56,6 +64,37 @@ def request_fields(fields: Fields) -> CIMultiDict[str]:
 def response_fields(fields: Fields) -> CIMultiDict[str]:
     """What the client gets of the backend's header; the body goes with it as it is, encoded."""
     return CIMultiDict(_end_to_end(fields))
+
+
+def call_fields(metadata: Fields) -> CIMultiDict[str]:
+    """What the backend gets of the metadata of a call: as of a header, and nothing that belongs to
+    gRPC itself, to its client library, or that gRPC could not carry.
+    """
+    return CIMultiDict(
+        (name, value)
+        for name, value in request_fields(metadata).items()
+        if _is_own(name) and name != "user-agent" and is_carried(value)
+    )
+
+
+def is_carried(value: str) -> bool:
+    """Whether metadata of gRPC can hold the value as it is."""
+    return _GRPC_VALUE.fullmatch(value) is not None
+
+
+def answer_trailers(metadata: Iterable[tuple[str, str | bytes]] | None) -> Trailers:
+    """What the client gets of the metadata behind an answer: all or, if it is too much, nothing."""
+    kept = tuple(
+        (name, value)
+        for name, value in metadata or ()
+        if name == _DETAILS or (_is_own(name) and name not in _HOP_BY_HOP | _OF_THE_BODY)
+    )
+    return kept if sum(len(name) + len(value) for name, value in kept) <= _TRAILERS_BYTES else ()
+
+
+def _is_own(name: str) -> bool:
+    """False for pseudo-header fields, and for what gRPC has put there for itself."""
+    return _GRPC_NAME.fullmatch(name) is not None and not name.startswith("grpc-")
 
 
 def _end_to_end(fields: Fields) -> Iterator[tuple[str, str]]:

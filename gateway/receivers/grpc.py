@@ -1,4 +1,4 @@
-"""OTLP over gRPC: grpcio's server as a thin adapter over ``Ingest``, and the health service.
+"""OTLP over gRPC: grpcio's server as a thin adapter over ``Ingest`` and handlers of other methods.
 
 grpcio hands over a message when it has read it whole, so the memory budget counts a message only
 after the fact: clients that send large messages at the same time can take more memory than the
@@ -13,19 +13,27 @@ import asyncio
 import functools
 import logging
 import urllib.parse
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, NoReturn, TypeAlias
 
 import grpc
 from grpc import aio
 
-from gateway.errors import Cause, Refused
+from gateway.errors import Cause, GrpcCode, Refused
+from gateway.otlp.encoding import inflate
 from gateway.otlp.media import Media
 from gateway.receivers.admission import RETRY_AFTER_S
 from gateway.receivers.books import Sender
 from gateway.receivers.headers import CONTENT_TYPES, EXPORT_METHOD
-from gateway.receivers.health import CHECK_METHOD, WATCH_METHOD, Health
 from gateway.receivers.ingest import Head, Ingest
+from gateway.receivers.methods import (
+    FAILED,
+    MAX_REQUEST_BYTES,
+    Aborted,
+    Handler,
+    Metadata,
+    Trailers,
+)
 from gateway.receivers.replies import Reply
 from gateway.telemetry.logs import Throttle, facts
 
@@ -66,7 +74,7 @@ def _options(max_request_bytes: int) -> list[tuple[str, int]]:
 
 
 class GrpcServer:
-    """Serves TraceService/Export and Health; all else is UNIMPLEMENTED."""
+    """Serves TraceService/Export and what it has handlers for; all else is UNIMPLEMENTED."""
 
     def __init__(
         self,
@@ -75,23 +83,19 @@ class GrpcServer:
         host: str,
         port: int,
         max_request_bytes: int,
-        serving: Callable[[], bool],
+        handlers: Mapping[str, Handler],
         max_calls: int = MAX_CALLS,
         message_timeout_s: float = MESSAGE_TIMEOUT_S,
     ) -> None:
-        """``serving`` is what Health answers; ``port`` 0 takes any free one."""
-        self._export = _Export(ingest, max_calls, message_timeout_s)
-        self.health = Health(serving)
+        """``handlers`` are methods other than Export, by path; ``port`` 0 takes any free one."""
+        self._methods = _Methods(_Export(ingest, max_calls, message_timeout_s), handlers)
         self._address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self._max_request_bytes = max_request_bytes
         self._server: aio.Server | None = None
 
     async def start(self) -> int:
         """Bind and serve; returns the port. Raises OSError when it is taken."""
-        server = aio.server(
-            handlers=(_Methods(self._export, self.health),),
-            options=_options(self._max_request_bytes),
-        )
+        server = aio.server(handlers=(self._methods,), options=_options(self._max_request_bytes))
         try:
             port = server.add_insecure_port(self._address)
         except RuntimeError as error:
@@ -104,7 +108,6 @@ class GrpcServer:
         """Send GOAWAY and finish the calls in hand; cancel those that take longer. Safe before
         ``start``, and twice.
         """
-        self.health.stop()
         if self._server is not None:
             await self._server.stop(timeout_s)
 
@@ -112,15 +115,17 @@ class GrpcServer:
 class _Methods(grpc.GenericRpcHandler):
     """Which handler serves which method, on raw bytes."""
 
-    def __init__(self, export: _Export, health: Health) -> None:
+    def __init__(self, export: _Export, handlers: Mapping[str, Handler]) -> None:
         self._not_served = export.not_served
         # Export is declared as a stream though it is one message: so the call is seen, and can be
         # refused, before its message is read. The two are the same on the wire.
         self._handlers: dict[str, _Handler] = {
             EXPORT_METHOD: grpc.stream_unary_rpc_method_handler(export.export),
-            CHECK_METHOD: grpc.unary_unary_rpc_method_handler(health.check),
-            WATCH_METHOD: grpc.unary_stream_rpc_method_handler(health.watch),
         }
+        # A method with one answer is the same on the wire as one with many.
+        for path, handler in handlers.items():
+            behaviour = functools.partial(_handle, path, handler)
+            self._handlers[path] = grpc.unary_stream_rpc_method_handler(behaviour)
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> _Handler:
         method = handler_call_details.method
@@ -129,6 +134,47 @@ class _Methods(grpc.GenericRpcHandler):
             behaviour = functools.partial(self._not_served, method)
             handler = grpc.stream_unary_rpc_method_handler(behaviour)
         return handler
+
+
+class _CallContext:
+    """The ``Context`` of one call."""
+
+    def __init__(self, context: _Context) -> None:
+        self.trailers: Trailers = ()
+        self.peer = _peer(context)
+        self.write = context.write
+        self.time_remaining = context.time_remaining
+        self._context = context
+
+    @property
+    def metadata(self) -> Metadata:
+        pairs = self._context.invocation_metadata() or ()
+        return [(name, value) for name, value in pairs if isinstance(value, str)]
+
+
+async def _handle(path: str, handler: Handler, message: bytes, context: _Context) -> None:
+    call = _CallContext(context)
+    try:
+        await handler(_request(message), call)
+        context.set_trailing_metadata(tuple(call.trailers))
+    except Aborted as aborted:
+        await context.abort(_CODES[aborted.code], aborted.message, tuple(aborted.trailers))
+    except Exception:
+        logger.exception("call failed", extra=facts(path=path))
+        await context.abort(grpc.StatusCode.INTERNAL, FAILED)
+
+
+def _request(message: bytes) -> bytes:
+    """Raises Aborted for a request that is too large, or cannot be inflated."""
+    if len(message) > MAX_REQUEST_BYTES:
+        text = f"the request is larger than {MAX_REQUEST_BYTES} bytes"
+        raise Aborted(GrpcCode.RESOURCE_EXHAUSTED, text)
+    if not message.startswith(_GZIP_MAGIC):
+        return message
+    try:
+        return inflate(message, "gzip", max_bytes=MAX_REQUEST_BYTES)
+    except Refused as refused:
+        raise Aborted(refused.cause.value.grpc, refused.message) from refused
 
 
 class _Export:

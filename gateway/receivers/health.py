@@ -6,13 +6,11 @@ https://github.com/grpc/grpc/blob/master/doc/health-checking.md
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Callable, Mapping
 
+from gateway.errors import GrpcCode
 from gateway.receivers.headers import EXPORT_METHOD
-
-if TYPE_CHECKING:  # grpcio is not loaded for this
-    from grpc import aio
+from gateway.receivers.methods import Aborted, Context, Handler, unary
 
 CHECK_METHOD = "/grpc.health.v1.Health/Check"
 WATCH_METHOD = "/grpc.health.v1.Health/Watch"
@@ -48,30 +46,32 @@ class Health:
         """End all watches, so that they do not hold up the stop of the server."""
         self._stopping.set()
 
-    async def check(self, request: bytes, context: aio.ServicerContext[Any, Any]) -> bytes:
+    def methods(self) -> Mapping[str, Handler]:
+        """By path."""
+        return {CHECK_METHOD: unary(self.check), WATCH_METHOD: self.watch}
+
+    async def check(self, request: bytes, _context: Context) -> bytes:
         status = self._status(request)
         if status == SERVICE_UNKNOWN:
-            await _abort(context, "NOT_FOUND", "no such service")
+            raise Aborted(GrpcCode.NOT_FOUND, "no such service")
         return status
 
-    async def watch(
-        self, request: bytes, context: aio.ServicerContext[Any, Any]
-    ) -> AsyncIterator[bytes]:
+    async def watch(self, request: bytes, context: Context) -> None:
         """The status now and at each change, until the client leaves or the server stops."""
         if self.watchers >= MAX_WATCHERS:
-            await _abort(context, "UNAVAILABLE", "too many watches; use Check")
+            raise Aborted(GrpcCode.UNAVAILABLE, "too many watches; use Check")
         self.watchers += 1
         try:
             told = b""
             while not self._stopping.is_set():
                 status = self._status(request)
                 if status != told:
-                    yield status
+                    await context.write(status)
                     told = status
                 await self._pause()
         finally:
             self.watchers -= 1
-        await _abort(context, "UNAVAILABLE", "the gateway is stopping")
+        raise Aborted(GrpcCode.UNAVAILABLE, "the gateway is stopping")
 
     async def _pause(self) -> None:
         try:
@@ -85,9 +85,3 @@ class Health:
             return SERVICE_UNKNOWN
         serving = self._serving() and not self._stopping.is_set()
         return SERVING if serving else NOT_SERVING
-
-
-async def _abort(context: aio.ServicerContext[Any, Any], code: str, message: str) -> NoReturn:
-    import grpc  # noqa: PLC0415 - see above
-
-    await context.abort(grpc.StatusCode[code], message)

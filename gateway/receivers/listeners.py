@@ -7,17 +7,17 @@ and the way out: HTTP on one port, gRPC on the other.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from aiohttp import web
 
 from gateway.receivers.address import Address, PortTaken
 from gateway.receivers.frontdoor.door import FrontDoor
-from gateway.receivers.frontdoor.rpc.handlers import unary
-from gateway.receivers.health import CHECK_METHOD, WATCH_METHOD, Health
+from gateway.receivers.health import Health
 from gateway.receivers.http import make_runner
 from gateway.receivers.ingest import Ingest
+from gateway.receivers.methods import Handler
 
 if TYPE_CHECKING:
     from gateway.receivers.grpc import GrpcServer
@@ -38,21 +38,25 @@ class Listeners(Protocol):
 class FrontDoorListeners:
     """Our own server on both ports; what is not hot it hands to aiohttp's."""
 
-    def __init__(self, app: web.Application, ingest: Ingest, serving: Serving) -> None:
+    def __init__(
+        self,
+        app: web.Application,
+        ingest: Ingest,
+        serving: Serving,
+        methods: Mapping[str, Handler],
+    ) -> None:
+        """``methods`` are gRPC methods beside Export and Health, by path."""
         self._ingest = ingest
         self._runner = make_runner(app)
         self._health = Health(serving)
+        self._methods = {**methods, **self._health.methods()}
         self._door: FrontDoor | None = None
 
     async def start(self, address: Address) -> Address:
         await self._runner.setup()
         server = self._runner.server
         assert server is not None  # noqa: S101 - setup has made it
-        self._door = FrontDoor(
-            self._ingest,
-            general=server,
-            handlers={CHECK_METHOD: unary(self._health.check), WATCH_METHOD: self._health.watch},
-        )
+        self._door = FrontDoor(self._ingest, general=server, handlers=self._methods)
         http_port = None
         if address.http_port is not None:
             http_port = await self._listen("PORT", address.host, address.http_port)
@@ -76,9 +80,17 @@ class FrontDoorListeners:
 class LibraryListeners:
     """aiohttp on the HTTP port, if there is one, and grpcio on the other."""
 
-    def __init__(self, app: web.Application, ingest: Ingest, serving: Serving) -> None:
+    def __init__(
+        self,
+        app: web.Application,
+        ingest: Ingest,
+        serving: Serving,
+        methods: Mapping[str, Handler],
+    ) -> None:
+        """As for the other kind."""
         self._ingest = ingest
-        self._serving = serving
+        self._health = Health(serving)
+        self._methods = {**methods, **self._health.methods()}
         self._runner = make_runner(app)
         self._site: web.TCPSite | None = None
         self._grpc: GrpcServer | None = None
@@ -95,7 +107,7 @@ class LibraryListeners:
             host=address.host,
             port=address.grpc_port,
             max_request_bytes=self._ingest.limits.request_bytes,
-            serving=self._serving,
+            handlers=self._methods,
         )
         try:
             grpc_port = await self._grpc.start()
@@ -112,6 +124,7 @@ class LibraryListeners:
         return int(self._runner.addresses[0][1])
 
     async def stop(self, timeout_s: float) -> None:
+        self._health.stop()
         if self._site is not None:
             await self._site.stop()
             self._site = None

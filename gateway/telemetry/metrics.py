@@ -192,7 +192,8 @@ class Metrics(Collector):
             Row(
                 "query_requests",
                 "counter",
-                "Queries by HTTP status; client_left and cut: ended in the middle of an answer.",
+                "Queries by HTTP status, streamed ones by gRPC's; client_left and cut: ended in the"
+                " middle of an answer.",
                 ("code",),
             )
         )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from typing import Protocol
 
 from aiohttp import web
 
@@ -14,8 +15,10 @@ from gateway.access.tokens import OPEN, Gate
 from gateway.envelope import Envelope
 from gateway.errors import Refused
 from gateway.receivers.grpc import MAX_CALLS, MESSAGE_TIMEOUT_S, GrpcServer
+from gateway.receivers.health import Health
 from gateway.receivers.http import BODY_TIMEOUT_S, IDLE_TIMEOUT_S, add_routes, make_runner
 from gateway.receivers.ingest import Ingest, Limits
+from gateway.receivers.methods import Handler
 from gateway.telemetry.metrics import Metrics
 
 HOST = "127.0.0.1"
@@ -96,8 +99,9 @@ class Receivers:
         self.http_port = 0
         self.grpc_port = 0
         self.runner: web.AppRunner
-        self.grpc: GrpcServer
+        self.grpc: Stoppable
         self.serving = True
+        self.health = Health(lambda: self.serving)
 
     @property
     def url(self) -> str:
@@ -125,6 +129,17 @@ class Receivers:
         accepted, recovered = self.metrics.accepted_spans, self.metrics.recovered_spans
         assert accepted.total() + recovered.total() == self.intake.spans
 
+    async def stop_grpc(self, timeout_s: float) -> None:
+        """As ``Listeners`` do it."""
+        self.health.stop()
+        await self.grpc.stop(timeout_s)
+
+
+class Stoppable(Protocol):
+    """A server of gRPC."""
+
+    async def stop(self, timeout_s: float) -> object: ...
+
 
 @asynccontextmanager
 async def started_receivers(
@@ -138,6 +153,7 @@ async def started_receivers(
     max_calls: int = MAX_CALLS,
     message_timeout_s: float = MESSAGE_TIMEOUT_S,
     gate: Gate = OPEN.ingest,
+    handlers: Mapping[str, Handler] | None = None,
 ) -> AsyncIterator[Receivers]:
     """Both servers on free ports; the books are checked at the end."""
     receivers = Receivers(
@@ -150,12 +166,12 @@ async def started_receivers(
     app = web.Application()
     add_routes(app, receivers.ingest, idle_timeout_s=idle_timeout_s, body_timeout_s=body_timeout_s)
     receivers.runner = make_runner(app)
-    receivers.grpc = GrpcServer(
+    server = receivers.grpc = GrpcServer(
         receivers.ingest,
         host=HOST,
         port=0,
         max_request_bytes=max_request_bytes,
-        serving=lambda: receivers.serving,
+        handlers={**receivers.health.methods(), **(handlers or {})},
         max_calls=max_calls,
         message_timeout_s=message_timeout_s,
     )
@@ -164,12 +180,12 @@ async def started_receivers(
         site = web.TCPSite(receivers.runner, HOST, 0)
         await site.start()
         receivers.http_port = receivers.runner.addresses[0][1]
-        receivers.grpc_port = await receivers.grpc.start()
+        receivers.grpc_port = await server.start()
         yield receivers
         await eventually(lambda: receivers.budget.used == 0)
         receivers.check_books()
     finally:
-        await receivers.grpc.stop(1)
+        await receivers.stop_grpc(1)
         await receivers.runner.cleanup()
 
 

@@ -2,7 +2,13 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.query.headers import request_fields, response_fields, takes_gzip
+from gateway.query.headers import (
+    answer_trailers,
+    call_fields,
+    request_fields,
+    response_fields,
+    takes_gzip,
+)
 
 HOP_BY_HOP = [
     ("Connection", "close, X-Private"),
@@ -96,3 +102,39 @@ def test_a_value_that_cannot_be_written_again_is_dropped():
 )
 def test_reads_whether_gzip_is_welcome(accept_encoding, expected):
     assert takes_gzip(accept_encoding) is expected
+
+
+def test_a_call_keeps_what_a_request_keeps_but_what_is_grpcs_own():
+    kept = [
+        ("authorization", "Bearer x"),
+        ("x-scope-orgid", "team-a"),
+        ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+        ("x-two", "a"),
+        ("x-two", "b"),
+    ]
+    dropped = [
+        (":path", "/tempopb.StreamingQuerier/Search"),
+        ("content-type", "application/grpc"),
+        ("te", "trailers"),
+        ("user-agent", "grpc-go/1.80"),
+        ("grpc-timeout", "10S"),
+        ("grpc-trace-bin", "AAEC"),
+        ("x-forwarded-for", "10.0.0.1"),
+        ("x-odd", "hé"),
+        ("x-empty", ""),
+        ("x-line", "a\r\nb"),
+        ("x odd", "a"),
+    ]
+    assert list(call_fields(dropped + kept).items()) == kept
+
+
+def test_what_follows_an_answer_is_kept_but_what_is_grpcs_own():
+    kept = (("x-took", "7ms"), ("x-odd-bin", b"\xff"), ("grpc-status-details-bin", b"\x08\x03"))
+    dropped = [("grpc-status", "3"), ("content-type", "text/html"), ("connection", "close")]
+    assert answer_trailers([*dropped, *kept]) == kept
+    assert answer_trailers(None) == ()
+
+
+def test_more_than_clients_can_take_does_not_follow_an_answer():
+    assert answer_trailers([("x-much", "x" * 4090)]) != ()
+    assert answer_trailers([("x-much", "x" * 4090), ("x-more", "y")]) == ()

@@ -451,9 +451,7 @@ async def test_what_was_told_ok_while_stopping_is_taken_and_nothing_after(receiv
 
 async def test_stop_is_safe_before_start():
     async with started_receivers() as receivers:
-        server = GrpcServer(
-            receivers.ingest, host=HOST, port=0, max_request_bytes=MIB, serving=lambda: True
-        )
+        server = GrpcServer(receivers.ingest, host=HOST, port=0, max_request_bytes=MIB, handlers={})
         await server.stop(1)
         await server.stop(1)
 
@@ -463,7 +461,7 @@ async def test_a_port_that_is_taken_is_an_error(receivers, taken_by):
     with socket.create_server((HOST, 0)) as other:
         port = receivers.grpc_port if taken_by == "grpc" else other.getsockname()[1]
         server = GrpcServer(
-            receivers.ingest, host=HOST, port=port, max_request_bytes=MIB, serving=lambda: True
+            receivers.ingest, host=HOST, port=port, max_request_bytes=MIB, handlers={}
         )
         with pytest.raises(OSError, match=f"{HOST}:{port}"):
             await server.start()
@@ -471,9 +469,7 @@ async def test_a_port_that_is_taken_is_an_error(receivers, taken_by):
 
 
 async def test_listens_on_ipv6_too(receivers):
-    server = GrpcServer(
-        receivers.ingest, host="::1", port=0, max_request_bytes=MIB, serving=lambda: True
-    )
+    server = GrpcServer(receivers.ingest, host="::1", port=0, max_request_bytes=MIB, handlers={})
     port = await server.start()
     try:
         async with aio.insecure_channel(f"[::1]:{port}") as channel:

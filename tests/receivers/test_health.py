@@ -62,10 +62,12 @@ async def test_a_watch_does_not_hold_up_the_stop(receivers, channel):
     watch = channel.unary_stream(WATCH_METHOD)(b"", timeout=10)
     assert await watch.read() == SERVING
     async with asyncio.timeout(5):
-        await receivers.grpc.stop(60)
+        await receivers.stop_grpc(60)
     with pytest.raises(aio.AioRpcError) as caught:
         await watch.read()
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    # grpcio's stop may return a moment before its task for the call does
+    await eventually(lambda: all(task.get_name() != "rpc_task" for task in asyncio.all_tasks()))
 
 
 async def test_watches_are_bounded_and_their_places_free_again(receivers, channel):
@@ -78,7 +80,7 @@ async def test_watches_are_bounded_and_their_places_free_again(receivers, channe
         with pytest.raises(aio.AioRpcError) as caught:
             await channel.unary_stream(WATCH_METHOD)(b"", timeout=10).read()
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
-    await eventually(lambda: receivers.grpc.health.watchers == 0)
+    await eventually(lambda: receivers.health.watchers == 0)
     again = channel.unary_stream(WATCH_METHOD)(b"", timeout=10)
     assert await again.read() == SERVING
     again.cancel()

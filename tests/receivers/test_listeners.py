@@ -38,7 +38,7 @@ class Served:
         )
         app = web.Application()
         add_routes(app, ingest)
-        self.listeners = kind(app, ingest, lambda: self.serving)
+        self.listeners = kind(app, ingest, lambda: self.serving, {})
 
 
 @pytest.fixture(params=[FrontDoorListeners, LibraryListeners])

@@ -13,9 +13,9 @@ from gateway.receivers.frontdoor.http1.answers import Answers
 from gateway.receivers.frontdoor.http1.speaker import Http1
 from gateway.receivers.frontdoor.http2.speaker import Http2
 from gateway.receivers.frontdoor.rpc.calls import Calls
-from gateway.receivers.frontdoor.rpc.handlers import Handler
 from gateway.receivers.frontdoor.wire import Timing
 from gateway.receivers.ingest import Ingest
+from gateway.receivers.methods import Handler
 from gateway.telemetry.logs import Throttle, facts
 
 logger = logging.getLogger(__name__)

@@ -9,25 +9,11 @@ from aiohttp import web
 
 from gateway.access.tokens import OPEN, Gate
 from gateway.receivers.frontdoor.door import FrontDoor
-from gateway.receivers.frontdoor.rpc.handlers import unary
 from gateway.receivers.frontdoor.wire import Timing
-from gateway.receivers.health import CHECK_METHOD, WATCH_METHOD, Health
 from gateway.receivers.http import add_routes, make_runner
 from tests.kit.receivers import HOST, MIB, Receivers, eventually
 
 QUICK = Timing(tick_s=0.01)
-
-
-class DoorAsGrpc:
-    """What the suites use of a ``GrpcServer``."""
-
-    def __init__(self, door: FrontDoor, health: Health) -> None:
-        self.door = door
-        self.health = health
-
-    async def stop(self, timeout_s: float) -> None:
-        self.health.stop()
-        await self.door.stop(timeout_s)
 
 
 async def ready(_request: web.Request) -> web.Response:
@@ -63,21 +49,19 @@ async def started_door(
     app.router.add_get("/ready", ready)
     receivers.runner = make_runner(app)
     await receivers.runner.setup()
-    health = Health(lambda: receivers.serving)
-    door = FrontDoor(
+    door = receivers.grpc = FrontDoor(
         receivers.ingest,
         general=receivers.runner.server,
-        handlers={CHECK_METHOD: unary(health.check), WATCH_METHOD: health.watch} | (handlers or {}),
+        handlers={**receivers.health.methods(), **(handlers or {})},
         timing=timing._replace(
             body_idle_s=idle_timeout_s, body_s=message_timeout_s or body_timeout_s
         ),
     )
-    receivers.grpc = DoorAsGrpc(door, health)
     try:
         receivers.http_port = receivers.grpc_port = await door.start(HOST, 0)
         yield receivers
         await eventually(lambda: receivers.budget.used == 0)
         receivers.check_books()
     finally:
-        await receivers.grpc.stop(1)
+        await receivers.stop_grpc(1)
         await receivers.runner.cleanup()

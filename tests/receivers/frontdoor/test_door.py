@@ -202,7 +202,7 @@ async def test_grpc_clients_do_not_notice_that_connections_are_renewed():
             for count in range(200):
                 call = export(make_payload(), timeout=10)
                 assert await call == b""
-                peers.add(len(door.grpc.door._connections))
+                peers.add(len(door.grpc._connections))
                 if count % 20 == 0:
                     await asyncio.sleep(0.05)
         assert door.intake.spans == 200
@@ -250,7 +250,7 @@ async def test_a_peer_that_reads_nothing_is_let_go_and_makes_nothing_pile_up():
                 async with asyncio.timeout(10):
                     while True:
                         await loop.sock_sendall(peer, request)
-            await eventually(lambda: not door.grpc.door._connections)
+            await eventually(lambda: not door.grpc._connections)
 
 
 async def test_nothing_is_read_from_a_peer_that_does_not_read(door):
@@ -258,13 +258,13 @@ async def test_nothing_is_read_from_a_peer_that_does_not_read(door):
         peer.setblocking(False)
         loop = asyncio.get_running_loop()
         sending = asyncio.ensure_future(loop.sock_sendall(peer, post(b"\xff") * 300_000))
-        await eventually(lambda: any(made.paused for made in door.grpc.door._connections))
-        (made,) = door.grpc.door._connections
+        await eventually(lambda: any(made.paused for made in door.grpc._connections))
+        (made,) = door.grpc._connections
         assert not made._transport.is_reading()
         sending.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await sending
-    await eventually(lambda: not door.grpc.door._connections)
+    await eventually(lambda: not door.grpc._connections)
 
 
 async def test_a_peer_that_stays_after_our_last_words_is_cut_off():
@@ -274,7 +274,7 @@ async def test_a_peer_that_stays_after_our_last_words_is_cut_off():
     ):
         writer.write(PREFACE + b"garbage that is no frame")
         assert next(goaways(await read_frames(reader)))[1] is not ErrorCode.NO_ERROR
-        await eventually(lambda: not door.grpc.door._connections)
+        await eventually(lambda: not door.grpc._connections)
         assert not writer.is_closing()
 
 
@@ -295,7 +295,7 @@ async def test_stop_sends_goaway_and_lets_calls_finish(door):
     reader, writer = await asyncio.open_connection(HOST, door.grpc_port)
     writer.write(PREFACE + HELLO + raw_export(1, make_payload()))
     await eventually(lambda: door.intake.open == 1)
-    stop = asyncio.ensure_future(door.grpc.door.stop(5))
+    stop = asyncio.ensure_future(door.grpc.stop(5))
     await eventually(lambda: not listens(door.http_port))
     door.intake.settle()
     received = await read_frames(reader)
@@ -311,7 +311,7 @@ async def test_stop_cuts_what_does_not_end_in_time(door):
     async with connection(door) as (reader, writer):
         writer.write(post(make_payload()))
         await eventually(lambda: door.intake.open == 1)
-        assert await door.grpc.door.stop(0.05) == 1
+        assert await door.grpc.stop(0.05) == 1
         with contextlib.suppress(ConnectionError):
             assert await reader.read() == b""
     door.intake.settle()
@@ -322,8 +322,8 @@ async def test_stop_ends_watches_and_is_safe_twice(door):
     async with aio.insecure_channel(door.grpc_target) as channel:
         watch = channel.unary_stream(WATCH_METHOD)(b"", timeout=10)
         assert await watch.read() == b"\x08\x01"
-        await door.grpc.stop(5)
-        await door.grpc.stop(5)
+        await door.stop_grpc(5)
+        await door.stop_grpc(5)
         with pytest.raises(aio.AioRpcError) as caught:
             await watch.read()
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
@@ -343,7 +343,7 @@ async def test_a_port_that_is_taken_is_an_error(door):
 
 @ASYNCIO_ONLY
 async def test_listens_on_several_ports_and_on_ipv6(door):
-    port = await door.grpc.door.start("::1", 0)
+    port = await door.grpc.start("::1", 0)
     async with aio.insecure_channel(f"[::1]:{port}") as channel:
         assert await channel.unary_unary(EXPORT_METHOD)(make_payload(), timeout=10) == b""
     async with aio.insecure_channel(door.grpc_target) as channel:

@@ -1,13 +1,14 @@
-"""What is asked of OTLP/gRPC and health by grpcio's server is asked of the front door."""
+"""What is asked of OTLP/gRPC, health and handlers by grpcio's server is asked of the front door."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.receivers import test_grpc, test_health, test_official_exporters
+from tests.receivers import test_grpc, test_health, test_methods, test_official_exporters
 from tests.receivers.frontdoor.doors import started_door
 from tests.receivers.test_grpc import *  # noqa: F403 - the tests themselves
 from tests.receivers.test_health import *  # noqa: F403
+from tests.receivers.test_methods import *  # noqa: F403
 from tests.receivers.test_official_exporters import *  # noqa: F403
 
 # What they ask of grpcio itself.
@@ -20,5 +21,5 @@ del test_listens_on_ipv6_too  # noqa: F821
 
 @pytest.fixture(autouse=True)
 def _by_the_front_door(monkeypatch):
-    for suite in (test_grpc, test_health, test_official_exporters):
+    for suite in (test_grpc, test_health, test_methods, test_official_exporters):
         monkeypatch.setattr(suite, "started_receivers", started_door)

@@ -13,11 +13,12 @@ from gateway.receivers.frontdoor.http2.speaker import Http2
 from gateway.receivers.frontdoor.http2.streams import Call, Stream
 from gateway.receivers.frontdoor.rpc import metadata
 from gateway.receivers.frontdoor.rpc.export import ExportCall, ExportHead, read_head
-from gateway.receivers.frontdoor.rpc.handlers import Handler, HandlerCall, Spawn
+from gateway.receivers.frontdoor.rpc.handlers import HandlerCall, Spawn
 from gateway.receivers.frontdoor.rpc.status import tell
 from gateway.receivers.frontdoor.wire import Timing
 from gateway.receivers.headers import EXPORT_METHOD
 from gateway.receivers.ingest import Ingest
+from gateway.receivers.methods import Handler
 from gateway.receivers.replies import Reply
 
 _Refuse = Callable[[Http2, Stream, RequestHead], None]

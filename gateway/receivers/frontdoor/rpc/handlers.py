@@ -1,18 +1,13 @@
-"""Methods other than Export: asyncio handlers on serialized messages, one request each.
-
-A handler has the shape of one for ``grpc.aio``, on bytes, and gets the part of its context that is
-here, so the same handlers serve behind grpcio's server.
-"""
+"""Methods other than Export: one message each, answered by an asyncio handler in a task."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import math
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
-from typing import Any, NoReturn, Protocol
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from gateway.errors import GrpcCode, Refused
 from gateway.otlp.encoding import inflate
@@ -25,69 +20,42 @@ from gateway.receivers.frontdoor.rpc import metadata
 from gateway.receivers.frontdoor.rpc.messages import COMPRESSED, PREFIX_BYTES, frame_message
 from gateway.receivers.frontdoor.rpc.status import tell
 from gateway.receivers.frontdoor.wire import Timing
+from gateway.receivers.methods import FAILED, MAX_REQUEST_BYTES, Aborted, Handler, Trailers
 from gateway.telemetry.logs import facts
 
 logger = logging.getLogger(__name__)
 
-MAX_REQUEST_BYTES = 2**20
-"""Of a request to a handler, also after decompression: a query, the name of a service."""
+_PIECE_BYTES = 64 * 2**10
+"""Of an answer that are given to the wire at once; between pieces it may say that it is full."""
 
 _CANCELLED_BY_PEER = "the client left"
 
 Spawn = Callable[[Coroutine[Any, Any, None], str], None]
 
 
-class _Code(Protocol):
-    """What a ``grpc.StatusCode`` is to us."""
+class _Context:
+    """The ``Context`` of one call."""
 
-    @property
-    def value(self) -> Any: ...
-
-
-class Aborted(Exception):  # noqa: N818 - an outcome, not a fault
-    """The handler has ended its call with this status."""
-
-    def __init__(self, code: int, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
-
-
-class Context:
-    """What a handler may ask and do; the part of ``grpc.aio.ServicerContext`` that is needed."""
-
-    def __init__(self, fields: metadata.Metadata, peer: str, timeout_s: float) -> None:
-        self._fields = fields
-        self._peer = peer
+    def __init__(
+        self,
+        head: RequestHead,
+        peer: str,
+        timeout_s: float,
+        write: Callable[[bytes], Coroutine[Any, Any, None]],
+    ) -> None:
+        self.trailers: Trailers = ()
+        self.peer = peer
+        self.write = write
+        self._fields = head.fields
         self._deadline = time.monotonic() + timeout_s
 
-    def invocation_metadata(self) -> metadata.Metadata:
-        return self._fields
-
-    def peer(self) -> str:
-        """Address and port of the client."""
-        return self._peer
+    @property
+    def metadata(self) -> metadata.Metadata:
+        return [pair for pair in self._fields if not pair[0].endswith("-bin")]
 
     def time_remaining(self) -> float | None:
-        """Seconds to the deadline of the client; None where it has set none."""
         left_s = self._deadline - time.monotonic()
         return None if math.isinf(left_s) else max(0.0, left_s)
-
-    async def abort(self, code: _Code, details: str = "", _trailing_metadata: Any = ()) -> NoReturn:
-        raise Aborted(code.value[0], details)
-
-
-Handler = Callable[[bytes, Any], AsyncIterator[bytes]]
-"""Answers a request with messages."""
-
-
-def unary(method: Callable[[bytes, Any], Awaitable[bytes]]) -> Handler:
-    """A method with one answer."""
-
-    async def handler(request: bytes, context: Any) -> AsyncIterator[bytes]:
-        yield await method(request, context)
-
-    return handler
 
 
 class HandlerCall:
@@ -114,12 +82,14 @@ class HandlerCall:
         self._head = head
         self._timing = timing
         self._deadline = speaker.now + timeout_s
-        self._context = Context(head.fields, speaker.wire.peer, timeout_s)
+        self._context = _Context(head, speaker.wire.peer, timeout_s, self._write)
         self._heard_at: float | None = speaker.now
         """When the last piece of the request came; None once it is whole."""
         self._body = bytearray()
         self._task: asyncio.Task[Any] | None = None
         self._writable = asyncio.Event()
+        self._in_message = False
+        """True while a part of a message is sent and the rest is not."""
 
     def data(self, data: bytes, *, ended: bool) -> None:
         if self._heard_at is None or self._stream is None:
@@ -178,40 +148,44 @@ class HandlerCall:
             return
         self._task = asyncio.current_task()
         try:
-            await self._answer(request)
-            self._finish(GrpcCode.OK, "")
+            await self._handler(request, self._context)
+            self._finish(GrpcCode.OK, "", self._context.trailers)
         except Aborted as aborted:
-            self._finish(aborted.code, aborted.message)
+            self._finish(aborted.code, aborted.message, aborted.trailers)
         except asyncio.CancelledError:
             self._finish(GrpcCode.CANCELLED, _CANCELLED_BY_PEER)
             raise
         except Exception:
             logger.exception("call failed", extra=facts(path=self._head.path))
-            self._finish(GrpcCode.INTERNAL, "the gateway failed; the reason is in its log")
+            self._finish(GrpcCode.INTERNAL, FAILED)
 
-    async def _answer(self, request: bytes) -> None:
-        answers = self._handler(request, self._context)
-        async with _closing(answers):
-            async for message in answers:
-                stream = self._stream
-                if stream is None:
-                    return
+    async def _write(self, message: bytes) -> None:
+        framed = frame_message(message)
+        self._in_message = True
+        for start in range(0, len(framed), _PIECE_BYTES):
+            stream = self._stream
+            if stream is not None:
                 if not stream.begun:
                     self._speaker.out.begin(stream, metadata.BEGIN)
                 self._writable.clear()
-                self._speaker.out.send(stream, frame_message(message))
+                self._speaker.out.send(stream, framed[start : start + _PIECE_BYTES])
                 await self._writable.wait()
+            # The wire writes now, and learns whether the peer reads. This is also where a call
+            # that is over ends its handler.
+            await asyncio.sleep(0)
+        self._in_message = False
 
-    def _finish(self, code: int, message: str) -> None:
+    def _finish(self, code: int, message: str, trailers: Trailers = ()) -> None:
         """End the call with this status, unless it is over."""
         stream, self._stream = self._stream, None
         if stream is not None:
-            if stream.outbox:
-                self._speaker.reset(stream, ErrorCode.CANCEL)  # in the middle of a message
+            more = metadata.encoded(trailers)
+            if self._in_message:
+                self._speaker.reset(stream, ErrorCode.CANCEL)
             elif stream.begun:
-                self._speaker.out.end(stream, metadata.trailers(code, message))
+                self._speaker.out.end(stream, metadata.trailers(code, message, more=more))
             else:
-                tell(self._speaker, stream, code, message)
+                tell(self._speaker, stream, code, message, more=more)
         self._close()
 
     def _close(self) -> None:
@@ -220,9 +194,3 @@ class HandlerCall:
         task, self._task = self._task, None
         if task is not None and task is not asyncio.current_task():
             task.cancel()
-
-
-def _closing(answers: AsyncIterator[bytes]) -> contextlib.AbstractAsyncContextManager[Any]:
-    if isinstance(answers, AsyncGenerator):
-        return contextlib.aclosing(answers)
-    return contextlib.nullcontext()

@@ -48,13 +48,22 @@ def first(fields: Metadata, name: str) -> str | None:
     return next((value for key, value in fields if key == name), None)
 
 
-def trailers(code: int, message: str = "", details: bytes = b"") -> bytes:
+def encoded(pairs: Sequence[tuple[str, str | bytes]]) -> tuple[tuple[str, str], ...]:
+    """As they stand in a header block: bytes in base64."""
+    return tuple(
+        (name, _base64(value) if isinstance(value, bytes) else value) for name, value in pairs
+    )
+
+
+def trailers(code: int, message: str = "", details: bytes = b"", more: Metadata = ()) -> bytes:
     """The header block after the last message."""
-    return encode(_status(code, message, details))
+    return encode((*_status(code, message, details), *more))
 
 
 @functools.lru_cache(maxsize=64)
-def trailers_only(code: int, message: str = "", details: bytes = b"") -> bytes:
+def trailers_only(
+    code: int, message: str = "", details: bytes = b"", more: tuple[tuple[str, str], ...] = ()
+) -> bytes:
     """The one header block of an answer without messages. Under overload the same is told to
     many, so the last ones are kept.
     """
@@ -63,7 +72,7 @@ def trailers_only(code: int, message: str = "", details: bytes = b"") -> bytes:
         ("content-type", CONTENT_TYPE),
         ("grpc-accept-encoding", ACCEPTED_ENCODINGS),
     )
-    return encode((*begin, *_status(code, message, details)))
+    return encode((*begin, *_status(code, message, details), *more))
 
 
 def _status(code: int, message: str, details: bytes) -> Metadata:
@@ -71,9 +80,13 @@ def _status(code: int, message: str, details: bytes) -> Metadata:
     if message:
         fields.append(("grpc-message", urllib.parse.quote(message, safe=_PRINTABLE)))
     if details:
-        # Unpadded, as all implementations send it and must take it.
-        fields.append(("grpc-status-details-bin", base64.b64encode(details).decode().rstrip("=")))
+        fields.append(("grpc-status-details-bin", _base64(details)))
     return fields
+
+
+def _base64(value: bytes) -> str:
+    """Unpadded, as all implementations send it and must take it."""
+    return base64.b64encode(value).decode().rstrip("=")
 
 
 OK_TRAILERS = trailers(GrpcCode.OK)
