@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
@@ -176,6 +177,25 @@ def test_of_the_metrics_of_the_guide_two_exist(tmp_path):
             assert name not in exposition
         elif not (is_three and "ingester" in name):
             assert name in exposition
+
+
+def test_the_commands_with_tokens(tmp_path):
+    """As they stand there; without its token each of them is refused."""
+    block = re.search(r"test_guide\.py\. -->\n```sh\n(.*?)```", PAGE, re.DOTALL)
+    assert block is not None
+    tokens, export, *curls = block[1].strip().splitlines()
+    env = dict(pair.split("=", 1) for pair in shlex.split(tokens) if "=" in pair)
+    name, value = shlex.split(export)[1].split("=", 1)
+    with running_gateway(tmp_path, backend_env("embedded") | env) as gateway:
+        gateway.wait_until_ready()
+        address = f"{gateway.url}/v1/traces"
+        client = [sys.executable, str(CLIENTS / "clients" / "python_sdk.py"), "http-protobuf"]
+        assert subprocess.run([*client, address, "shop"], capture_output=True).returncode == 1
+        subprocess.run([*client, address, "shop"], env=os.environ | {name: value}, check=True)
+        for line in curls:
+            command = line.replace(HTTP, gateway.url) + " -sS -o /dev/null -w '%{http_code}'"
+            assert run(command) == "200", line
+            assert run(re.sub("let-me-read", "let-me-see", command)) == "401", line
 
 
 def test_each_setting_that_the_page_sets_is_taken():
