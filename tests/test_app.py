@@ -121,6 +121,9 @@ def test_it_takes_spans_and_says_not_ready_while_the_backend_is_away(tmp_path):
     env |= {"TEMPO_QUERY_URL": "http://127.0.0.1:9"}
     with running_gateway(tmp_path, env) as gateway:
         assert gateway.get("/live")[0] == 200
+        gateway.wait_for_line("msg=backend.*state=away")
+        status, body, _ = gateway.get("/ready")
+        assert (status, "TEMPO_QUERY_URL does not answer" in body) == (503, True)
         status, body, _ = gateway.get("/api/search")
         assert status == 503
         assert json.loads(body)["error"]

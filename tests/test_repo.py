@@ -33,6 +33,7 @@ TESTED_ELSEWHERE = {
     "query/test_proxy.py": ["query/backend", "query/failure", "query/form"],
     "receivers/test_listeners.py": ["receivers/address"],
     "test_app.py": ["query/status", "roles", "tempo/voice"],
+    "tempo/test_external.py": ["tempo/probe"],
     "receivers/frontdoor/test_door.py": [
         "receivers/frontdoor/connection",
         "receivers/frontdoor/wire",

@@ -18,6 +18,7 @@ from prometheus_client import generate_latest
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
+from gateway.access.outbound import proxy_for
 from gateway.query.backend import Upstream, open_session
 from gateway.query.families import Malformed, merge
 from gateway.query.headers import takes_gzip
@@ -125,7 +126,9 @@ class Exposition:
         try:
             async with (
                 asyncio.timeout(self._limits.timeout_s),
-                self._session.get(f"{base.rstrip('/')}/metrics", headers=_ASK) as answer,
+                self._session.get(
+                    f"{base.rstrip('/')}/metrics", headers=_ASK, proxy=proxy_for(base)
+                ) as answer,
             ):
                 _check(answer)
                 return await _read(answer.content, self._limits.max_bytes)

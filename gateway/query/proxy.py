@@ -20,6 +20,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 from yarl import URL
 
+from gateway.access.outbound import proxy_for
 from gateway.errors import Refused
 from gateway.query import failure
 from gateway.query.backend import Upstream, open_session
@@ -133,6 +134,7 @@ class Proxy:
                     url,
                     headers=fields,
                     allow_redirects=False,
+                    proxy=proxy_for(str(url.origin())),
                 )
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             words = self._upstream.reason or "it takes no connections: it is starting or has died"

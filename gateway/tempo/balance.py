@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping
 
 from gateway.envelope import Fate, Outcome
 from gateway.tempo.client import OtlpExporter
@@ -23,6 +23,17 @@ class _Endpoint:
         self.exporter = exporter
         self.rest_s = 0.0
         self.rests_until = 0.0
+        self.in_hand = 0
+        self.retired = False
+
+    async def export(self, tenant: str, payload: bytes, timeout_s: float) -> Outcome:
+        self.in_hand += 1
+        try:
+            return await self.exporter.export(tenant, payload, timeout_s=timeout_s)
+        finally:
+            self.in_hand -= 1
+            if self.retired and not self.in_hand:
+                await self.exporter.close()
 
     def note(self, outcome: Outcome, now: float) -> None:
         away = outcome.fate is Fate.RETRY and (
@@ -31,40 +42,77 @@ class _Endpoint:
         self.rest_s = min(MOST_REST_S, max(FIRST_REST_S, 2 * self.rest_s)) if away else 0.0
         self.rests_until = now + self.rest_s
 
+    async def retire(self) -> None:
+        """What is in hand is answered first."""
+        self.retired = True
+        if not self.in_hand:
+            await self.exporter.close()
+
 
 class BalancedExporter:
     """Each delivery goes to the next endpoint that does not rest; with all of them resting, to the
-    one whose rest ends first. The pipeline's retry of a failed one so finds another endpoint.
+    one whose rest ends first. One that has not even connected, or says that it takes nothing now,
+    has not got the delivery, so the next one is tried at once; after other failures the pipeline's
+    retry finds another endpoint.
     """
 
     def __init__(
-        self, exporters: Sequence[OtlpExporter], clock: Callable[[], float] = time.monotonic
+        self,
+        exporters: Mapping[str, OtlpExporter],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._endpoints = [_Endpoint(exporter) for exporter in exporters]
+        """By name, which may be anything."""
+        self._endpoints = {name: _Endpoint(exporter) for name, exporter in exporters.items()}
         self._next = 0
         self._clock = clock
 
+    def __iter__(self) -> Iterator[str]:
+        return iter(tuple(self._endpoints))
+
+    def __len__(self) -> int:
+        return len(self._endpoints)
+
+    def add(self, name: str, exporter: OtlpExporter) -> None:
+        self._endpoints[name] = _Endpoint(exporter)
+
+    async def remove(self, name: str) -> None:
+        await self._endpoints.pop(name).retire()
+
     async def export(self, tenant: str, payload: bytes, *, timeout_s: float) -> Outcome:
-        endpoint = self._choose(self._clock())
-        outcome = await endpoint.exporter.export(tenant, payload, timeout_s=timeout_s)
-        endpoint.note(outcome, self._clock())
+        deadline = self._clock() + timeout_s
+        turns = self._turns()
+        while True:
+            endpoint = turns.pop(0)
+            left_s = max(0.0, deadline - self._clock())
+            outcome = await endpoint.export(tenant, payload, left_s)
+            endpoint.note(outcome, self._clock())
+            if not turns or not _is_untouched(outcome) or self._clock() >= deadline:
+                break
         if outcome.fate is Fate.RETRY and self._has_other(endpoint):
             return outcome._replace(retry_after_s=None)  # that delay was of this endpoint only
         return outcome
 
     async def close(self) -> None:
-        for endpoint in self._endpoints:
+        for endpoint in self._endpoints.values():
             await endpoint.exporter.close()
 
-    def _choose(self, now: float) -> _Endpoint:
-        count = len(self._endpoints)
-        turns = [self._endpoints[(self._next + turn) % count] for turn in range(count)]
-        self._next = (self._next + 1) % count
-        for endpoint in turns:
-            if endpoint.rests_until <= now:
-                return endpoint
-        return min(turns, key=lambda endpoint: endpoint.rests_until)
+    def _turns(self) -> list[_Endpoint]:
+        """Those to be asked, one after the other; at least one."""
+        now, endpoints = self._clock(), self._endpoints.values()
+        awake = [endpoint for endpoint in endpoints if endpoint.rests_until <= now]
+        if not awake:
+            return [min(endpoints, key=lambda endpoint: endpoint.rests_until)]
+        self._next = (self._next + 1) % len(awake)
+        return awake[self._next - 1 :] + awake[: self._next - 1]
 
     def _has_other(self, used: _Endpoint) -> bool:
         now = self._clock()
-        return any(e is not used and e.rests_until <= now for e in self._endpoints)
+        return any(e is not used and e.rests_until <= now for e in self._endpoints.values())
+
+
+def _is_untouched(outcome: Outcome) -> bool:
+    return (
+        outcome.fate is Fate.RETRY
+        and outcome.code in {"UNAVAILABLE", "HTTP 503"}
+        and not outcome.lost_connection
+    )

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import email.utils
 import logging
+import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 from urllib.parse import urlsplit
 
 import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
 
 from gateway import __version__
+from gateway.access.outbound import proxy_for, tls_context, trusted_roots
 from gateway.envelope import Fate, Outcome
 from gateway.errors import GrpcCode
 from gateway.otlp.reply import read_export_response, read_retry_info, read_status
@@ -67,13 +70,8 @@ _OPTIONS = (
     # Channels to one address share connections otherwise, and with them each other's backoff.
     ("grpc.use_local_subchannel_pool", 1),
 )
-_REMOTE_OPTIONS = (
-    # All the addresses of a name are used, and looked up again when one fails.
-    ("grpc.lb_policy_name", "round_robin"),
-    ("grpc.dns_min_time_between_resolutions_ms", 5000),
-)
-_LOOPBACK_OPTIONS = (("grpc.enable_http_proxy", 0),)
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+CONNECT_TIMEOUT_S = 5.0
+"""As of gRPC above."""
 
 
 class OtlpExporter(Protocol):
@@ -90,16 +88,41 @@ def no_headers(_tenant: str, _payload: bytes) -> Fields:
     return ()
 
 
-def make_exporter(url: str, headers: HeadersOf = no_headers) -> OtlpExporter:
-    """By the URL: with a path it is OTLP/HTTP, without one gRPC; TLS with https."""
+def make_exporter(
+    url: str, headers: HeadersOf = no_headers, *, connect_to: str | None = None
+) -> OtlpExporter:
+    """By the URL: with a path it is OTLP/HTTP, without one gRPC; TLS with https.
+
+    ``connect_to`` is the address of the URL's host, None to leave that to the library or a proxy.
+    """
+    if not speaks_grpc(url):
+        return OtlpHttpExporter(url, headers, connect_to=connect_to)
     parts = urlsplit(url)
-    if parts.path.strip("/"):
-        return OtlpHttpExporter(url, headers)
-    host = parts.hostname or "localhost"
-    address = f"[{host}]" if ":" in host else host
+    tls = parts.scheme == "https"
     return OtlpGrpcExporter(
-        f"{address}:{parts.port or DEFAULT_PORT}", headers, tls=parts.scheme == "https"
+        f"{bracketed(parts.hostname or 'localhost')}:{port_of(url)}",
+        headers,
+        tls=tls,
+        root_certificates=trusted_roots() if tls else None,
+        connect_to=connect_to,
+        proxy=proxy_for(url),
     )
+
+
+def speaks_grpc(url: str) -> bool:
+    """A path is what OTLP/HTTP has, and gRPC has not."""
+    return not urlsplit(url).path.strip("/")
+
+
+def port_of(url: str) -> int:
+    parts = urlsplit(url)
+    if speaks_grpc(url):
+        return parts.port or DEFAULT_PORT
+    return parts.port or (443 if parts.scheme == "https" else 80)
+
+
+def bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 class OtlpGrpcExporter:
@@ -112,9 +135,15 @@ class OtlpGrpcExporter:
         *,
         tls: bool = False,
         root_certificates: bytes | None = None,
+        connect_to: str | None = None,
+        proxy: str | None = None,
     ) -> None:
-        """``root_certificates`` is PEM, None for those that come with grpcio."""
+        """``root_certificates`` is PEM, None for those that come with grpcio; ``connect_to`` is the
+        IP address of the host in ``address``, where it is known.
+        """
         self._address = address
+        self._connect_to = connect_to
+        self._proxy = proxy
         self._headers = headers
         self._tls = tls
         self._root_certificates = root_certificates
@@ -149,16 +178,32 @@ class OtlpGrpcExporter:
         import grpc  # noqa: PLC0415 - see above
         from grpc import aio  # noqa: PLC0415
 
-        is_near = self._address.rpartition(":")[0].strip("[]") in _LOOPBACK
-        options = _OPTIONS + (_LOOPBACK_OPTIONS if is_near else _REMOTE_OPTIONS)
+        target, options = self._target()
         if self._tls:
             credentials = grpc.ssl_channel_credentials(self._root_certificates)
-            self._channel = aio.secure_channel(self._address, credentials, options=options)
+            self._channel = aio.secure_channel(target, credentials, options=options)
         else:
-            self._channel = aio.insecure_channel(self._address, options=options)
+            self._channel = aio.insecure_channel(target, options=options)
         call: aio.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(EXPORT_METHOD)
         self._call = call
         return call
+
+    def _target(self) -> tuple[str, tuple[tuple[str, int | str], ...]]:
+        """Whom to connect to, and how."""
+        # grpcio reads the variables in a way of its own, and not those in capitals.
+        way = ("grpc.http_proxy", self._proxy) if self._proxy else ("grpc.enable_http_proxy", 0)
+        if self._connect_to is None:
+            return self._address, (*_OPTIONS, way)
+        host, _, port = self._address.rpartition(":")
+        names = (
+            ("grpc.default_authority", self._address),
+            ("grpc.ssl_target_name_override", host.strip("[]")),
+        )
+        return f"{bracketed(self._connect_to)}:{port}", (
+            *_OPTIONS,
+            way,
+            *(names if self._tls else names[:1]),
+        )
 
     async def close(self) -> None:
         self._closed = True
@@ -169,8 +214,13 @@ class OtlpGrpcExporter:
 class OtlpHttpExporter:
     """OTLP over HTTP, protobuf, not compressed: the way is a data centre's or loopback."""
 
-    def __init__(self, url: str, headers: HeadersOf = no_headers) -> None:
+    def __init__(
+        self, url: str, headers: HeadersOf = no_headers, *, connect_to: str | None = None
+    ) -> None:
+        """``connect_to`` is the IP address of the URL's host, where it is known."""
         self._url = url
+        self._connect_to = connect_to
+        self._proxy = proxy_for(url)
         self._headers = headers
         self._complain = _Complaint(url)
         self._session: aiohttp.ClientSession | None = None
@@ -180,7 +230,7 @@ class OtlpHttpExporter:
         if self._closed:
             return _CLOSED
         if self._session is None:
-            self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
+            self._session = self._open()
         headers = {
             "user-agent": _USER_AGENT,
             **dict(_with_tenant(self._headers(tenant, payload), tenant)),
@@ -191,16 +241,24 @@ class OtlpHttpExporter:
                 self._url,
                 data=payload,
                 headers=headers,
-                timeout=aiohttp.ClientTimeout(total=timeout_s),
+                timeout=aiohttp.ClientTimeout(total=timeout_s, sock_connect=CONNECT_TIMEOUT_S),
                 allow_redirects=False,
+                proxy=self._proxy,
             ) as answer:
                 body = await _read(answer.content)
+        except aiohttp.ConnectionTimeoutError:
+            return outcome_of(GrpcCode.UNAVAILABLE, f"no connection in {CONNECT_TIMEOUT_S:g} s")
         except TimeoutError:
             return outcome_of(GrpcCode.DEADLINE_EXCEEDED, f"no answer in {timeout_s:g} s")
         except aiohttp.ClientConnectorError as error:
             return outcome_of(GrpcCode.UNAVAILABLE, str(error)[:MESSAGE_CHARS])
         except (aiohttp.ClientError, ConnectionError) as error:
             return _CLOSED if self._session.closed else lost(repr(error)[:MESSAGE_CHARS])
+        if answer.content_type == "text/html" and 200 <= answer.status < 300:
+            # A page for people, from whatever takes any request: nobody has the spans.
+            outcome = outcome_of(GrpcCode.NOT_FOUND, "a page of HTML came back", name="HTTP page")
+            self._complain(outcome)
+            return outcome
         if 200 <= answer.status < 300:
             return _delivered(body)
         outcome = _http_failure(answer.status, answer.headers, body)
@@ -208,10 +266,37 @@ class OtlpHttpExporter:
             self._complain(outcome)
         return outcome
 
+    def _open(self) -> aiohttp.ClientSession:
+        resolver = None if self._connect_to is None else _Known(self._connect_to)
+        tls = tls_context() if self._url.startswith("https:") else True
+        connector = aiohttp.TCPConnector(resolver=resolver, ssl=tls)
+        return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+
     async def close(self) -> None:
         self._closed = True
         if self._session is not None:
             await self._session.close()
+
+
+class _Known(AbstractResolver):
+    """Gives the address that is known already."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        family = socket.AF_INET6 if ":" in self._address else socket.AF_INET
+        flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+        return [
+            ResolveResult(
+                hostname=host, host=self._address, port=port, family=family, proto=0, flags=flags
+            )
+        ]
+
+    async def close(self) -> None:
+        """There is nothing to give back."""
 
 
 _CLOSED = Outcome(Fate.RETRY, NAMES[GrpcCode.CANCELLED], "the connection was closed from here")

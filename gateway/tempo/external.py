@@ -2,28 +2,44 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
 
+from gateway.access.outbound import is_address, proxy_for, trusted_roots
+from gateway.lifecycle import Tasks
 from gateway.settings import Settings
 from gateway.telemetry.logs import facts
 from gateway.tempo.balance import BalancedExporter
-from gateway.tempo.client import MAX_MESSAGE_BYTES, HeadersOf, OtlpExporter, make_exporter
+from gateway.tempo.client import (
+    MAX_MESSAGE_BYTES,
+    HeadersOf,
+    OtlpExporter,
+    make_exporter,
+    port_of,
+    speaks_grpc,
+)
 from gateway.tempo.discards import NONE_DISCARDED
 from gateway.tempo.losses import WatchedExporter
+from gateway.tempo.names import Lookup, NamedExporter, look_up
+from gateway.tempo.probe import Probe
 
 logger = logging.getLogger(__name__)
 
+LOOK_S = 2.0
+"""Between two looks at the query side, and at how deliveries do."""
+
+FAILING_AFTER_S = 10.0
+"""Deliveries that fail for less are what retries are for."""
+
 
 class ExternalBackend:
-    """Little is known of its life: it counts as alive and ready, and with a hold time each loss of
-    it as a death.
+    """Of its life little is known: whether its query side says that it is ready, where there is
+    one, and whether deliveries succeed. With a hold time each loss of it counts as a death.
     """
 
-    state = "ready"
-    reason = ""
     restarts = 0
     usage = None
     discarded = NONE_DISCARDED
@@ -37,27 +53,77 @@ class ExternalBackend:
         mode: str = "external",
         query_url: str | None = None,
         hold_s: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.mode = mode
-        self.exporter = exporter
         self.hold_s = hold_s
-        self._watched: WatchedExporter | None = None
-        if hold_s:
-            self.exporter = self._watched = WatchedExporter(exporter)
         self.base_url = query_url
+        self._watched = WatchedExporter(exporter, clock)
+        self.exporter: OtlpExporter = self._watched
+        self._changed: Callable[[], None] = lambda: None
+        self._probe = None if query_url is None else Probe(query_url)
+        self._tasks = Tasks("external")
+        self._told = ""
+
+    @property
+    def state(self) -> str:
+        """``starting`` until its query side was asked for the first time; ``failing`` while it
+        takes no deliveries, ``away`` while its query side does not answer as it should, else
+        ``ready``.
+        """
+        if self._watched.failing_s > FAILING_AFTER_S:
+            return "failing"
+        if self._probe is not None and self._probe.fault is None:
+            return "starting"
+        return "away" if self._probe is not None and self._probe.fault else "ready"
+
+    @property
+    def reason(self) -> str:
+        query = self._query_fault()
+        if self._watched.failing_s > FAILING_AFTER_S:
+            told = f"no delivery for {self._watched.failing_s:.0f} s: {self._watched.failure}"
+            return f"{told}; {query}" if query else told
+        return query
+
+    def _query_fault(self) -> str:
+        if self._probe is None:
+            return "" if self.mode == "relay" else "TEMPO_QUERY_URL is not set"
+        return "it has not answered yet" if self._probe.fault is None else self._probe.fault
 
     @property
     def generation(self) -> int:
-        return self._watched.losses if self._watched is not None else 0
+        return self._watched.losses if self.hold_s else 0
 
     def alive_s(self) -> float:
         return time.monotonic()
 
     def start(self, changed: Callable[[], None]) -> None:
-        changed()
+        self._changed = changed
+        self._tell()
+        self._tasks.spawn(self._watch(), "watch")
+
+    async def _watch(self) -> None:
+        while True:
+            if self._probe is not None:
+                await self._probe.look()
+            self._tell()
+            await asyncio.sleep(LOOK_S)
+
+    def _tell(self) -> None:
+        """Of a change, if there is one."""
+        before, self._told = self._told, self.state
+        if self._told == before:
+            return
+        if before:
+            say = logger.info if self._told == "ready" else logger.warning
+            say("backend", extra=facts(state=self._told, reason=self.reason or None))
+        self._changed()
 
     async def stop(self, timeout_s: float) -> bool:  # noqa: ARG002 - the shape of a backend
         """It lives on, so what it holds in memory is certain only when its time has come."""
+        await self._tasks.stop()
+        if self._probe is not None:
+            await self._probe.close()
         await self.exporter.close()
         return not self.hold_s
 
@@ -67,16 +133,32 @@ def external_tempo(settings: Settings, *, mode: str = "external") -> ExternalBac
     return ExternalBackend(
         deliver_to(settings.tempo_otlp_endpoint, lambda *_: settings.tempo_otlp_headers),
         mode=mode,
-        query_url=settings.tempo_query_url,
+        query_url=settings.tempo_query_url if mode == "external" else None,
         hold_s=settings.hold_time_s or 0.0,
     )
 
 
-def deliver_to(urls: Sequence[str], headers: HeadersOf) -> OtlpExporter:
-    """One exporter to all of these."""
-    exporters = [make_exporter(url, headers) for url in urls]
+def deliver_to(
+    urls: Sequence[str], headers: HeadersOf, *, lookup: Lookup = look_up
+) -> OtlpExporter:
+    """One exporter to all of these, and to all the addresses of each."""
     logger.info("delivering", extra=facts(endpoints=",".join(map(without_credentials, urls))))
-    return exporters[0] if len(exporters) == 1 else BalancedExporter(exporters)
+    exporters = {url: _deliver_to_one(url, headers, lookup) for url in urls}
+    return BalancedExporter(exporters) if len(exporters) > 1 else exporters[urls[0]]
+
+
+def _deliver_to_one(url: str, headers: HeadersOf, lookup: Lookup) -> OtlpExporter:
+    host = urlsplit(url).hostname or "localhost"
+    if is_address(host) or proxy_for(url) is not None:  # a proxy looks names up itself
+        return make_exporter(url, headers)
+    if url.startswith("https:") and speaks_grpc(url):
+        trusted_roots()  # read from disk now, and not when an address is found
+    return NamedExporter(
+        host,
+        port_of(url),
+        lambda address: make_exporter(url, headers, connect_to=address),
+        lookup=lookup,
+    )
 
 
 def without_credentials(url: str) -> str:

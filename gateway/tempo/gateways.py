@@ -39,7 +39,8 @@ _UNKNOWN = (
 def relay_backend(settings: Settings) -> ExternalBackend:
     """What the relay delivers to. TEMPO_OTLP_ENDPOINT wins; then it may be a Tempo as well.
 
-    A gateway's OK is durable, so nothing is held for it. Raises SettingsError as ``relay_target``.
+    A gateway's OK is durable, so nothing is held for it. TEMPO_OTLP_ENDPOINT may name a stranger,
+    who is not shown our tokens. Raises SettingsError as ``relay_target``.
     """
     if settings.tempo_otlp_endpoint:
         return external_tempo(settings, mode=MODE)

@@ -1,6 +1,9 @@
-"""When somebody else's Tempo may have lost what it had only in memory."""
+"""What deliveries tell of the life of a backend that nobody else watches."""
 
 from __future__ import annotations
+
+import time
+from collections.abc import Callable
 
 from gateway.envelope import Fate, Outcome
 from gateway.tempo.client import OtlpExporter
@@ -14,13 +17,29 @@ class WatchedExporter:
     between two deliveries, which neither of them meets, is not noticed.
     """
 
-    def __init__(self, exporter: OtlpExporter) -> None:
+    def __init__(self, exporter: OtlpExporter, clock: Callable[[], float] = time.monotonic) -> None:
         self._exporter = exporter
+        self._clock = clock
         self._lost = False
+        self._failing_since: float | None = None
         self.losses = 0
+        self.failure = ""
+        """The last failure in words; empty once a delivery has come to its end."""
+
+    @property
+    def failing_s(self) -> float:
+        """For how long no delivery has come to its end, though some were tried; seconds."""
+        return 0.0 if self._failing_since is None else self._clock() - self._failing_since
 
     async def export(self, tenant: str, payload: bytes, *, timeout_s: float) -> Outcome:
+        began = self._clock()
         outcome = await self._exporter.export(tenant, payload, timeout_s=timeout_s)
+        if outcome.fate is Fate.RETRY:
+            self.failure = f"{outcome.code}: {outcome.message}"
+            if self._failing_since is None:
+                self._failing_since = began
+        else:
+            self.failure, self._failing_since = "", None
         if outcome.fate is Fate.DELIVERED:
             self._lost = False
         elif _may_have_died(outcome) and not self._lost:

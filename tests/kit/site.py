@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -40,15 +41,18 @@ class Site:
 
 
 @asynccontextmanager
-async def running_site() -> AsyncIterator[Site]:
-    """A site on a port of the system's choice."""
+async def running_site(
+    host: str = "127.0.0.1", port: int = 0, *, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[Site]:
+    """A site, on a port of the system's choice for 0."""
     site = Site()
     app = web.Application(client_max_size=2**30)
     app.router.add_post("/v1/traces", site.take)
     runner = web.AppRunner(app)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    site.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1/traces"
+    await web.TCPSite(runner, host, port, ssl_context=tls).start()
+    scheme = "http" if tls is None else "https"
+    site.url = f"{scheme}://{host}:{runner.addresses[0][1]}/v1/traces"
     try:
         yield site
     finally:

@@ -5,23 +5,23 @@ from __future__ import annotations
 import asyncio
 import datetime
 import email.utils
-import shutil
-import subprocess
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import grpc
 import pytest
 from aiohttp import web
 
+from gateway.access.outbound import proxy_for, tls_context
 from gateway.envelope import Fate
 from gateway.tempo import client
 from gateway.tempo.client import OtlpGrpcExporter, OtlpHttpExporter, make_exporter
 from gateway.tempo.outcomes import OPERATOR_DELAY_S
 from gateway.tempo.ports import free_ports
+from tests.kit.certificates import make_certificate
 from tests.kit.sink import HANG, RESET, Reply, running_sink
 from tests.kit.site import running_site
 from tests.kit.spans import make_payload
+from tests.kit.tunnel import running_tunnel
 
 PAYLOAD = make_payload(3)
 TIMEOUT_S = 10.0
@@ -144,7 +144,7 @@ class TestGrpc:
         assert "TEMPO_OTLP_HEADERS" in record.facts["check"]
 
     async def test_tls(self, tmp_path):
-        key, certificate = make_certificate(tmp_path)
+        key, certificate, _ = make_certificate(tmp_path, "localhost")
         credentials = grpc.ssl_server_credentials([(key, certificate)])
         async with running_server(Accepts([]), credentials) as port:
             address = f"localhost:{port}"
@@ -187,24 +187,6 @@ async def running_server(handler: grpc.GenericRpcHandler, credentials=None):
         yield port
     finally:
         await server.stop(0)
-
-
-def make_certificate(folder: Path) -> tuple[bytes, bytes]:
-    """Key and certificate of localhost, PEM."""
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("no openssl to make a certificate with")
-    key, certificate = folder / "key.pem", folder / "certificate.pem"
-    subprocess.run(
-        [
-            *(openssl, "req", "-x509", "-nodes", "-newkey", "rsa:2048", "-days", "2"),
-            *("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"),
-            *("-keyout", str(key), "-out", str(certificate)),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    return key.read_bytes(), certificate.read_bytes()
 
 
 @pytest.fixture
@@ -270,6 +252,13 @@ class TestHttp:
         assert len(site.requests) == 1
         assert "backend refuses the gateway" in caplog.text
 
+    async def test_a_page_for_people_is_no_ok_whatever_its_status(self, site, http, caplog):
+        """From a proxy or a web server that answers anything so: nobody has the spans."""
+        site.answer = lambda: web.Response(text="<h1>Welcome</h1>", content_type="text/html")
+        outcome = await deliver(http)
+        assert (outcome.fate, outcome.retry_after_s) == (Fate.RETRY, OPERATOR_DELAY_S)
+        assert "backend refuses the gateway" in caplog.text
+
     async def test_a_page_without_end_is_not_read_to_its_end(self, site, http):
         site.endless = True
         outcome = await deliver(http, timeout_s=1000.0)
@@ -326,7 +315,7 @@ class TestHttp:
     ],
 )
 async def test_the_url_decides_the_protocol(url, kind):
-    exporter = make_exporter(url)
+    exporter = await asyncio.to_thread(make_exporter, url)  # it reads certificates
     assert isinstance(exporter, kind)
     await exporter.close()
 
@@ -338,3 +327,46 @@ async def test_a_url_reaches_its_server(sink, site):
         await exporter.close()
     assert sink.requests[0].metadata["x-key"] == "1"
     assert site.requests[0][1]["x-key"] == "1"
+
+
+class TestByProxy:
+    """The name is left to the proxy: nobody here knows ``tempo.test``."""
+
+    @pytest.fixture(autouse=True)
+    def environment(self, monkeypatch):
+        for name in ("NO_PROXY", "no_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        proxy_for.cache_clear()
+        yield monkeypatch
+        proxy_for.cache_clear()
+
+    async def test_grpc_goes_through_a_tunnel(self, sink, environment):
+        async with running_tunnel({"tempo.test:4317": sink.port}) as tunnel:
+            environment.setenv("HTTP_PROXY", tunnel.url)
+            exporter = make_exporter("http://tempo.test:4317")
+            assert (await deliver(exporter)).fate is Fate.DELIVERED
+            await exporter.close()
+        assert tunnel.asked == ["tempo.test:4317"]
+
+    async def test_https_goes_through_a_tunnel_to_the_certificate_of_the_name(
+        self, environment, tmp_path
+    ):
+        _, _, chain = make_certificate(tmp_path, "tempo.test")
+        environment.setenv("SSL_CERT_FILE", str(tmp_path / "certificate.pem"))
+        tls_context.cache_clear()
+        async with running_site(tls=chain) as site:
+            port = int(site.url.split(":")[2].split("/")[0])
+            async with running_tunnel({"tempo.test:443": port}) as tunnel:
+                environment.setenv("https_proxy", tunnel.url)
+                exporter = OtlpHttpExporter("https://tempo.test/v1/traces")
+                assert (await deliver(exporter)).fate is Fate.DELIVERED
+                await exporter.close()
+        tls_context.cache_clear()
+        assert tunnel.asked == ["tempo.test:443"]
+
+    async def test_plain_http_is_asked_of_the_proxy_itself(self, site, environment):
+        environment.setenv("http_proxy", site.url.removesuffix("/v1/traces"))
+        exporter = OtlpHttpExporter("http://tempo.test/v1/traces")
+        assert (await deliver(exporter)).fate is Fate.DELIVERED
+        await exporter.close()
+        assert site.requests[0][1]["host"] == "tempo.test"

@@ -47,6 +47,24 @@ async def test_each_time_it_is_away_counts_once(outcomes, losses):
     assert watched.losses == losses
 
 
+async def test_it_tells_for_how_long_no_delivery_has_come_to_its_end():
+    now = 100.0
+    watched = WatchedExporter(Scripted(OK, BUSY, AWAY, BAD, SLOW, OK), lambda: now)
+    seen = []
+    for _ in range(6):
+        await watched.export("", b"", timeout_s=1)
+        now += 5.0
+        seen.append((watched.failing_s, watched.failure))
+    assert seen == [
+        (0.0, ""),
+        (5.0, "UNAVAILABLE: later"),
+        (10.0, "UNAVAILABLE: failed to connect"),
+        (0.0, ""),
+        (5.0, "DEADLINE_EXCEEDED: no answer"),
+        (0.0, ""),
+    ]
+
+
 async def test_it_closes_what_it_watches():
     scripted = Scripted()
     await WatchedExporter(scripted).close()
