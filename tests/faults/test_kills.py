@@ -11,6 +11,7 @@ import time
 import pytest
 
 from gateway.pipeline.pipeline import DELIVERIES
+from gateway.tempo.supervisor import MOST_BACKOFF_S
 from tests.faults.gateways import backend_of, external_env, kill, status_of, wait_until_quiet
 from tests.faults.ledger import ledger_client, missing_spans, numbers_at
 from tests.faults.sizes import MARKS, SIZE, SOAK
@@ -58,7 +59,10 @@ def test_kill_9_of_the_backend_under_load(fleet, report):
         for number in range(1, SIZE.backend_kills + 1):
             client.wait_for_more(random.randrange(500, 6000))
             os.kill(backend_of(gateway), signal.SIGKILL)
-            eventually(lambda n=number: status_of(gateway)["backend"]["restarts"] == n)
+            eventually(
+                lambda n=number: status_of(gateway)["backend"]["restarts"] == n,
+                timeout_s=MOST_BACKOFF_S + 20,  # so many early ends are called a crash loop
+            )
             gateway.wait_until_ready()
         client.wait_for_more(1000)
         ledger = client.finish()
