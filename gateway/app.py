@@ -10,24 +10,25 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack
 from typing import Any
 
 from aiohttp import web
+from prometheus_client.core import Metric
 
 from gateway import __version__
 from gateway.access.announce import say_open
 from gateway.access.budget import MemoryBudget
-from gateway.access.container import default_budget, memory_limit
+from gateway.access.container import budget_of
 from gateway.access.tokens import Gates
-from gateway.lifecycle import Phases, RunError, StartError, stop_on_signals
+from gateway.lifecycle import Phases, RunError, StartError, Tasks, stop_on_signals
+from gateway.pipeline.adoption import Adoptions
+from gateway.pipeline.data_directory import DataDirectory
 from gateway.pipeline.dead_letters import DeadLetterFolder
 from gateway.pipeline.delivery import Delivery
-from gateway.pipeline.directory_lock import SpoolLocked
 from gateway.pipeline.pipeline import Limits as PipelineLimits
 from gateway.pipeline.pipeline import Pipeline
-from gateway.pipeline.segments import SegmentLog, SpoolError
 from gateway.pipeline.spool import DiskSpool, MemorySpool
 from gateway.query import exposition, proxy, status, streams
 from gateway.query.guard import Guard, granted_tenant
@@ -46,6 +47,8 @@ from gateway.tempo.config import ConfigError
 from gateway.tempo.gateways import handover_exporter
 from gateway.tempo.version import BinaryError
 from gateway.tempo.voice import BackendVoice
+from gateway.workers.seat import Seat
+from gateway.workers.shares import orphans, spool_name
 
 logger = logging.getLogger(__name__)
 
@@ -56,9 +59,8 @@ DEAD_LETTER_BYTES = 64 * 2**20
 QUEUE_SHARE, QUEUE_SHARE_WITHOUT_DISK = 0.25, 0.5
 """Part of the memory budget for what waits for delivery; the rest is for requests in hand. They
 are apart so that slow clients cannot keep delivery from going on."""
-
-SERVES = {"http": "OTLP/HTTP, query API, metrics, status", "grpc": "OTLP/gRPC"}
-"""For people who look into the log for what they are to send where."""
+ADOPTED_SHARE = 4
+"""This part of the queue's memory is for what is adopted, as long as there is any."""
 
 EMBEDDED_NOTE = "the embedded backend is for development and tests; set TEMPO_BIN to run Tempo"
 
@@ -66,18 +68,22 @@ EMBEDDED_NOTE = "the embedded backend is for development and tests; set TEMPO_BI
 class Gateway:
     """One process: build it, ``await run()``."""
 
-    def __init__(self, settings: Settings, role: Role) -> None:
+    def __init__(self, settings: Settings, role: Role, seat: Seat) -> None:
+        """``settings`` are this process's part, where it is one of several workers."""
         self._settings = settings
         self._role = role
+        self._seat = seat
         self._metrics = Metrics()
         self._started_at = time.time()
         self._stopping = False
-        limit = memory_limit(settings.container_memory)
-        total = settings.memory_bytes or default_budget(limit)
+        total = budget_of(settings)
         share = QUEUE_SHARE if settings.spool_bytes else QUEUE_SHARE_WITHOUT_DISK
         self._queue_budget = MemoryBudget(int(total * share))
         self._request_budget = MemoryBudget(total - self._queue_budget.limit)
         self._read_out = ReadOut(self._metrics)
+        self._data = DataDirectory(settings.data_dir)
+        self._tasks = Tasks("gateway", self._failed)
+        self._metrics.workers.series().value = 1
         self._metrics.follow(self._metrics.memory_bytes, lambda: self._request_budget.used)
         self._metrics.follow(self._metrics.memory_bytes, lambda: self._queue_budget.used)
         self._gates = Gates.of(ingest=settings.ingest_tokens, query=settings.query_tokens)
@@ -111,16 +117,19 @@ class Gateway:
         """
         settings = self._settings
         try:
-            self._backend = self._role.make_backend(settings)
+            self._backend = await self._seat.make_backend(lambda: self._role.make_backend(settings))
         except (BinaryError, ConfigError) as error:
             raise StartError(str(error)) from error
         undo.push_async_callback(self._backend.stop, 0.0)
         self._backend_voice = BackendVoice(self._backend, self._metrics)
         self._span_bytes = settings.max_span_bytes or self._backend.max_message_bytes
         self._batch_bytes = min(settings.batch_bytes, self._span_bytes)
+        undo.callback(self._data.unlock)
         self._spool = self._open_spool()
-        self._pipeline = self._make_pipeline(self._spool)
+        self._adoptions = self._make_adoptions()
+        self._pipeline = self._make_pipeline(self._spool, self._queue_budget)
         undo.push_async_callback(self._pipeline.stop)
+        self._seat.join(self, self._stop_asked.set)
         self._ingest = self._make_ingest()
         self._streams = streams.Streams(
             self._backend, self._metrics, self._request_budget, gate=self._gates.query
@@ -134,16 +143,18 @@ class Gateway:
         )
         undo.push_async_callback(self._listeners.stop, 0.0)
         try:
-            self._address = await self._listeners.start(self._role.address(settings))
+            self._address = await self._listeners.start(
+                self._seat.address(self._role.address(settings)), shared=self._seat.count > 1
+            )
         except PortTaken as error:
             raise StartError(str(error)) from error
         self._pipeline.start()
-        if self._backend.mode == "embedded":
+        self._tasks.spawn(self._adoptions.run(), "adoptions")
+        if self._backend.mode == "embedded" and not self._seat.number:
             logger.warning(EMBEDDED_NOTE)
-        if self._address.http_port is not None:
-            _say_listening("http", self._address.host, self._address.http_port)
-        _say_listening("grpc", self._address.host, self._address.grpc_port)
-        say_open(self._gates, settings.host)
+        self._seat.listening(self._address)
+        if not self._seat.number:
+            say_open(self._gates, settings.host)
         self._backend.start(self._backend_changed)
 
     def _make_ingest(self) -> Ingest:
@@ -166,18 +177,30 @@ class Gateway:
         if not settings.spool_bytes:
             logger.warning("no disk spool, accepted spans die with this process")
             return MemorySpool()
-        log = SegmentLog(
-            settings.data_dir / "spool", max_bytes=settings.spool_bytes, fsync=settings.spool_fsync
+        if self._seat.count == 1:  # else the parent has done so
+            self._data.lock()
+        return self._data.open_spool(
+            spool_name(self._seat.number),
+            max_bytes=settings.spool_bytes,
+            fsync=settings.spool_fsync,
         )
-        try:
-            return DiskSpool(log, log.open())
-        except (SpoolError, SpoolLocked) as error:
-            raise StartError(
-                f"the spool cannot be used: {error}; GATEWAY_DATA_DIR must be writable and of this"
-                " gateway alone (GATEWAY_SPOOL_BYTES=0 does without a spool)"
-            ) from error
 
-    def _make_pipeline(self, spool: DiskSpool | MemorySpool) -> Pipeline:
+    def _make_adoptions(self) -> Adoptions:
+        """Spools of workers that there were once. They take a part of the queue's memory."""
+        names = self._data.names() if self._settings.spool_bytes else []
+        names = orphans(names, self._seat.number, self._seat.count)
+        budget = MemoryBudget(self._queue_budget.limit // ADOPTED_SHARE if names else 0)
+        self._queue_budget.limit -= budget.limit
+        self._metrics.follow(self._metrics.memory_bytes, lambda: budget.used)
+
+        def done() -> None:
+            self._queue_budget.limit += budget.limit
+
+        return Adoptions(
+            names, self._data, lambda spool: self._make_pipeline(spool, budget), done=done
+        )
+
+    def _make_pipeline(self, spool: DiskSpool | MemorySpool, budget: MemoryBudget) -> Pipeline:
         settings = self._settings
         dead_letters = DeadLetterFolder(
             settings.data_dir / "dead-letters", max_bytes=DEAD_LETTER_BYTES
@@ -188,7 +211,7 @@ class Gateway:
                 self._backend.exporter, dead_letters, self._metrics, timeout_s=DELIVERY_TIMEOUT_S
             ),
             backend=self._backend,
-            budget=self._queue_budget,
+            budget=budget,
             metrics=self._metrics,
             failed=self._failed,
             limits=PipelineLimits(
@@ -203,7 +226,7 @@ class Gateway:
         gate = self._gates.query
         app = web.Application(middlewares=[Guard(gate, self._metrics).middleware])
         http.add_routes(app, self._ingest)
-        exposition.add_routes(app, self._backend, self._metrics, self._read_out.families)
+        exposition.add_routes(app, self._backend, self._metrics, self._seat.families)
         if self._role.answers_queries:
             tenant_of = None if gate.is_open else granted_tenant
             proxy.add_routes(app, self._backend, self._metrics, tenant_of=tenant_of)
@@ -211,7 +234,7 @@ class Gateway:
             app,
             version=__version__,
             grpc_port=lambda: self._address.grpc_port,
-            status=self._status,
+            status=self._seat.status,
             readiness=self._not_ready,
             front_page=self._role.front_page,
         )
@@ -239,11 +262,15 @@ class Gateway:
             self._pipeline.hand_over(self._handover)
         flushed = await self._backend.stop(phases.backend_s)
         self._pipeline.backend_ended(flushed=flushed)
+        await self._tasks.stop()
+        await self._adoptions.stop(backend_flushed=flushed)
         if self._handover is not None:
             drained = await self._pipeline.drain(began + sum(phases) - time.monotonic())
             await self._handover.close()
         await self._pipeline.stop()
-        left, handed_over = self._pipeline.pending_spans, self._metrics.handed_over_spans.total()
+        left = self._pipeline.pending_spans + self._adoptions.pending_spans
+        handed_over = self._metrics.handed_over_spans.total()
+        self._seat.left(left)
         say = logger.warning if left else logger.info
         say(
             "stopped",
@@ -256,13 +283,18 @@ class Gateway:
         self._backend_voice.changed()
         if self._backend_voice.is_ready:
             self._pipeline.backend_ready()
+            self._adoptions.backend_ready()
 
     def _not_ready(self) -> str | None:
         if self._stopping:
             return "the gateway is stopping"
         return self._backend_voice.why_not_ready()
 
-    async def _status(self) -> Mapping[str, Any]:
+    async def families(self) -> Iterable[Metric]:
+        """Of this process alone, as is the status."""
+        return await self._read_out.families()
+
+    async def status(self) -> Mapping[str, Any]:
         received, kept = self._metrics.imbalance()
         return {
             "version": __version__,
@@ -289,12 +321,6 @@ class Gateway:
                 "dropped": self._metrics.dropped_spans.total(),
                 "recovered": self._metrics.recovered_spans.total(),
             },
+            "workers": {"wanted": self._seat.count, "answered": 1},
             "books": {"received_less_told": received, "kept_less_accounted": kept},
         }
-
-
-def _say_listening(protocol: str, host: str, port: int) -> None:
-    logger.info(
-        "listening",
-        extra=facts(protocol=protocol, address=host, port=port, serves=SERVES[protocol]),
-    )

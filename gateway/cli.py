@@ -6,9 +6,10 @@ import argparse
 import os
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from gateway import __version__
 from gateway.settings import Settings, SettingsError
@@ -33,6 +34,8 @@ def main(arguments: Sequence[str]) -> int:
             return install_tempo(settings, options.version, options.dir)
         case "replay":
             return replay_dead_letters(settings, options.directory, options.to)
+        case "worker":
+            return work(settings, options)
         case _:
             return serve(settings, options.command or "serve")
 
@@ -64,6 +67,11 @@ def _parser() -> argparse.ArgumentParser:
     replay.add_argument(
         "--to", metavar="URL", help="the gateway to send to; default: the one on PORT here"
     )
+    worker = commands.add_parser("worker")  # not in the help: WEB_CONCURRENCY is for people
+    worker.add_argument("--role", required=True)
+    for number in ("number", "count", "link", "grpc-port"):
+        worker.add_argument(f"--{number}", type=int, required=True)
+    worker.add_argument("--http-port", type=int)
     return parser
 
 
@@ -72,19 +80,48 @@ def _parser() -> argparse.ArgumentParser:
 
 def serve(settings: Settings, role: str) -> int:
     """Be ``serve``, the gateway, or ``relay``, until a signal ends it."""
+    logs.configure(settings.log_level, settings.log_format)
+    if settings.workers > 1:
+        from gateway.workers.parent import Parent  # noqa: PLC0415
+
+        return _run(Parent(settings, role).run())
+    from gateway.app import Gateway  # noqa: PLC0415
+    from gateway.roles import ROLES  # noqa: PLC0415
+    from gateway.workers.seat import Alone  # noqa: PLC0415
+
+    return _run(Gateway(settings, ROLES[role], Alone()).run())
+
+
+def work(settings: Settings, options: argparse.Namespace) -> int:
+    """Be one of several workers, for the process that has started this one."""
+    logs.configure(settings.log_level, settings.log_format, worker=options.number)
+    from gateway.access.container import budget_of  # noqa: PLC0415
+    from gateway.app import Gateway  # noqa: PLC0415
+    from gateway.roles import ROLES  # noqa: PLC0415
+    from gateway.workers.seat import take_seat  # noqa: PLC0415
+    from gateway.workers.shares import share_of  # noqa: PLC0415
+
+    share = share_of(settings, options.count, memory_bytes=budget_of(settings))
+    ports = (options.http_port, options.grpc_port)
+
+    async def run() -> None:
+        async with take_seat(options.link, options.number, options.count, ports) as seat:
+            await Gateway(share, ROLES[options.role], seat).run()
+
+    return _run(run())
+
+
+def _run(process: Coroutine[Any, Any, None]) -> int:
     # grpcio reads these when it is loaded. It shall not tell of each child that is started, nor
     # try to survive a fork: children are started by exec.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     import uvloop  # noqa: PLC0415
 
-    from gateway.app import Gateway  # noqa: PLC0415
     from gateway.lifecycle import RunError, StartError  # noqa: PLC0415
-    from gateway.roles import ROLES  # noqa: PLC0415
 
-    logs.configure(settings.log_level, settings.log_format)
     try:
-        uvloop.run(Gateway(settings, ROLES[role]).run())
+        uvloop.run(process)
     except SettingsError as error:
         return _wrong_settings(error)
     except (StartError, RunError) as error:

@@ -263,6 +263,21 @@ class Settings:
         secret=True,
     )
 
+    web_concurrency: int = _setting(
+        "WEB_CONCURRENCY",
+        1,
+        _integer(1, 64),
+        "worker processes, each of which can use one core. They share the ports; memory, spool and"
+        " what Tempo is given at once are divided by their number. Ignored where"
+        " WEB_CONCURRENCY_SET_BY is set",
+    )
+    web_concurrency_set_by: str | None = _setting(
+        "WEB_CONCURRENCY_SET_BY",
+        None,
+        _TEXT,
+        "set by a buildpack that has guessed WEB_CONCURRENCY, which is nobody's wish",
+    )
+
     max_request_bytes: int = _setting(
         "GATEWAY_MAX_REQUEST_BYTES",
         64 * MIB,
@@ -416,6 +431,11 @@ class Settings:
                 "TEMPO_MODE='external': needs TEMPO_OTLP_ENDPOINT, such as http://tempo:4317"
             )
         return faults
+
+    @property
+    def workers(self) -> int:
+        """How many processes are to take spans."""
+        return 1 if self.web_concurrency_set_by else self.web_concurrency
 
     def describe(self) -> Iterator[tuple[Spec, str, str]]:
         """Each setting with its current value and its default as text; secrets are masked."""

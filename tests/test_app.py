@@ -25,7 +25,9 @@ def gateway(tmp_path_factory):
 
 
 def test_both_ports_are_in_the_log_and_can_be_grepped(gateway):
-    listening = [logfmt(line) for line in gateway.lines if "logger=gateway.app" in line]
+    listening = [
+        logfmt(line) for line in gateway.lines if "logger=gateway.receivers.address" in line
+    ]
     ports = {event["protocol"]: event["port"] for event in listening if event["msg"] == "listening"}
     assert ports == {"http": str(gateway.http_port), "grpc": str(gateway.grpc_port)}
 

@@ -32,6 +32,14 @@ TESTED_ELSEWHERE = {
     "otlp/test_reply.py": ["errors"],
     "query/test_proxy.py": ["query/backend", "query/failure", "query/form"],
     "receivers/test_listeners.py": ["receivers/address"],
+    "pipeline/test_adoption.py": ["pipeline/data_directory"],
+    "tempo/test_supervisor.py": ["tempo/backoff"],
+    "workers/test_parent.py": [
+        "workers/crew",
+        "workers/process",
+        "workers/seat",
+        "workers/shared",
+    ],
     "test_app.py": ["query/status", "roles", "tempo/voice"],
     "tempo/test_external.py": ["tempo/probe"],
     "receivers/frontdoor/test_door.py": [

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from gateway.settings import Settings
+
 _CGROUP_FILES = ("sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 SHARE = 0.25
@@ -33,3 +35,8 @@ def memory_limit(told: int | None, *, root: Path = Path("/")) -> int:
 def default_budget(limit: int) -> int:
     """The gateway's memory budget in a container of ``limit`` bytes."""
     return max(LEAST, min(MOST, int(limit * SHARE)))
+
+
+def budget_of(settings: Settings) -> int:
+    """The memory budget of a gateway, of all its processes."""
+    return settings.memory_bytes or default_budget(memory_limit(settings.container_memory))

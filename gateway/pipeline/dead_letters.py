@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import fcntl
 import hashlib
 import json
 import logging
-import threading
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from gateway.telemetry.logs import facts
@@ -30,8 +33,6 @@ class DeadLetterFolder:
     def __init__(self, directory: Path, *, max_bytes: int) -> None:
         self._directory = directory
         self._max_bytes = max_bytes
-        self._lock = threading.Lock()
-        """One letter at a time: deliveries give up side by side."""
 
     async def keep(self, tenant: str, payload: bytes, *, spans: int, reason: str) -> None:
         """Store it; a disk that refuses is logged, since the spans are given up in any case."""
@@ -49,8 +50,8 @@ class DeadLetterFolder:
         now = datetime.datetime.now(datetime.UTC)
         told = {"tenant": tenant, "spans": spans, "reason": reason, "at": now.isoformat()}
         path = self._directory / f"{now:%Y%m%dT%H%M%S.%f}-{digest}{PAYLOAD_SUFFIX}"
-        with self._lock:
-            self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with _locked(self._directory):
             for again in self._directory.glob(f"*-{digest}{PAYLOAD_SUFFIX}"):
                 _remove(again)
             self._make_room(_footprint(len(payload)))
@@ -72,6 +73,17 @@ class DeadLetterFolder:
                 return
             _remove(path)
             total -= footprint
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """One letter at a time: deliveries give up side by side, and so do processes."""
+    fd = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
 
 
 def _footprint(size: int) -> int:

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import logging
+from typing import Any, NamedTuple
+
+from gateway.telemetry.logs import facts
+
+logger = logging.getLogger(__name__)
+
+_SERVES = {"http": "OTLP/HTTP, query API, metrics, status", "grpc": "OTLP/gRPC"}
+"""For people who look into the log for what they are to send where."""
 
 
 class Address(NamedTuple):
@@ -14,6 +22,13 @@ class Address(NamedTuple):
     grpc_port: int
     grpc_setting: str = "TCP_GRPC_PORT"
     """The setting that chose ``grpc_port``."""
+
+    def say_listening(self, **more: Any) -> None:
+        """One line in the log for each port."""
+        for protocol, port in (("http", self.http_port), ("grpc", self.grpc_port)):
+            if port is not None:
+                told = {"address": self.host, "port": port, "serves": _SERVES[protocol], **more}
+                logger.info("listening", extra=facts(protocol=protocol, **told))
 
 
 class PortTaken(OSError):  # noqa: N818 - reads as what happened

@@ -57,9 +57,12 @@ _Context: TypeAlias = "aio.ServicerContext[Any, Any]"
 _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 
-def _options(max_request_bytes: int) -> list[tuple[str, int]]:
+def _options(max_request_bytes: int, *, shared: bool) -> list[tuple[str, int]]:
     return [
-        ("grpc.so_reuseport", 0),  # else a second server takes the same port without an error
+        (
+            "grpc.so_reuseport",
+            int(shared),
+        ),  # else a second server takes the same port without an error
         ("grpc.max_receive_message_length", max_request_bytes + _SLACK_BYTES),
         ("grpc.per_message_decompression", 0),
         ("grpc.compression_enabled_algorithms_bitset", 0b101),  # identity and gzip, not deflate
@@ -86,16 +89,19 @@ class GrpcServer:
         handlers: Mapping[str, Handler],
         max_calls: int = MAX_CALLS,
         message_timeout_s: float = MESSAGE_TIMEOUT_S,
+        shared: bool = False,
     ) -> None:
-        """``handlers`` are methods other than Export, by path; ``port`` 0 takes any free one."""
+        """``handlers`` are methods other than Export, by path; ``port`` 0 takes any free one,
+        and is ``shared`` with other processes that say so, too.
+        """
         self._methods = _Methods(_Export(ingest, max_calls, message_timeout_s), handlers)
         self._address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        self._max_request_bytes = max_request_bytes
+        self._options = _options(max_request_bytes, shared=shared)
         self._server: aio.Server | None = None
 
     async def start(self) -> int:
         """Bind and serve; returns the port. Raises OSError when it is taken."""
-        server = aio.server(handlers=(self._methods,), options=_options(self._max_request_bytes))
+        server = aio.server(handlers=(self._methods,), options=self._options)
         try:
             port = server.add_insecure_port(self._address)
         except RuntimeError as error:

@@ -28,8 +28,10 @@ Serving = Callable[[], bool]
 class Listeners(Protocol):
     """Either kind."""
 
-    async def start(self, address: Address) -> Address:
-        """Bind and serve; returns the ports that were bound. Raises PortTaken."""
+    async def start(self, address: Address, *, shared: bool = False) -> Address:
+        """Bind and serve; returns the ports that were bound. ``shared``: with other processes of
+        the same user that say so, too. Raises PortTaken.
+        """
 
     async def stop(self, timeout_s: float) -> None:
         """Close the listeners and answer what is in hand. Safe before ``start``, and twice."""
@@ -52,21 +54,23 @@ class FrontDoorListeners:
         self._methods = {**methods, **self._health.methods()}
         self._door: FrontDoor | None = None
 
-    async def start(self, address: Address) -> Address:
+    async def start(self, address: Address, *, shared: bool = False) -> Address:
         await self._runner.setup()
         server = self._runner.server
         assert server is not None  # noqa: S101 - setup has made it
         self._door = FrontDoor(self._ingest, general=server, handlers=self._methods)
         http_port = None
         if address.http_port is not None:
-            http_port = await self._listen("PORT", address.host, address.http_port)
-        grpc_port = await self._listen(address.grpc_setting, address.host, address.grpc_port)
+            http_port = await self._listen("PORT", address.host, address.http_port, shared)
+        grpc_port = await self._listen(
+            address.grpc_setting, address.host, address.grpc_port, shared
+        )
         return address._replace(http_port=http_port, grpc_port=grpc_port)
 
-    async def _listen(self, setting: str, host: str, port: int) -> int:
+    async def _listen(self, setting: str, host: str, port: int, shared: bool) -> int:  # noqa: FBT001
         assert self._door is not None  # noqa: S101 - start has made it
         try:
-            return await self._door.start(host, port)
+            return await self._door.start(host, port, shared=shared)
         except OSError as error:
             raise PortTaken(setting, port, error) from error
 
@@ -95,19 +99,20 @@ class LibraryListeners:
         self._site: web.TCPSite | None = None
         self._grpc: GrpcServer | None = None
 
-    async def start(self, address: Address) -> Address:
+    async def start(self, address: Address, *, shared: bool = False) -> Address:
         from gateway.receivers.grpc import GrpcServer  # noqa: PLC0415 - loads grpcio
 
         await self._runner.setup()
         http_port = None
         if address.http_port is not None:
-            http_port = await self._start_http(address.host, address.http_port)
+            http_port = await self._start_http(address.host, address.http_port, shared)
         self._grpc = GrpcServer(
             self._ingest,
             host=address.host,
             port=address.grpc_port,
             max_request_bytes=self._ingest.limits.request_bytes,
             handlers=self._methods,
+            shared=shared,
         )
         try:
             grpc_port = await self._grpc.start()
@@ -115,8 +120,10 @@ class LibraryListeners:
             raise PortTaken(address.grpc_setting, address.grpc_port, error) from error
         return address._replace(http_port=http_port, grpc_port=grpc_port)
 
-    async def _start_http(self, host: str, port: int) -> int:
-        self._site = web.TCPSite(self._runner, host, port, reuse_address=True, backlog=1024)
+    async def _start_http(self, host: str, port: int, shared: bool) -> int:  # noqa: FBT001
+        self._site = web.TCPSite(
+            self._runner, host, port, reuse_address=True, reuse_port=shared, backlog=1024
+        )
         try:
             await self._site.start()
         except OSError as error:

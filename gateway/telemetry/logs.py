@@ -53,9 +53,17 @@ def _logfmt(value: Any) -> str:
     return text if _PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)
 
 
-def configure(level: str, form: str, stream: TextIO | None = None) -> None:
-    """Send everything that is logged in this process to ``stream`` (stderr) in this form."""
+def configure(level: str, form: str, stream: TextIO | None = None, **always: Any) -> None:
+    """Send everything that is logged in this process to ``stream`` (stderr) in this form. Each
+    event has the facts ``always``.
+    """
+
+    def add_facts(record: logging.LogRecord) -> bool:
+        record.facts = {**always, **getattr(record, "facts", {})}
+        return True
+
     handler = logging.StreamHandler(stream or sys.stderr)
+    handler.addFilter(add_facts)
     handler.setFormatter(JsonFormatter() if form == "json" else LogfmtFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]

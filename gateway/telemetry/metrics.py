@@ -205,6 +205,12 @@ class Metrics(Collector):
                 ("reason",),
             )
         )
+        self.workers = Family(
+            Row("workers", "gauge", "Processes that take spans and that this read-out speaks for.")
+        )
+        self.worker_restarts = Family(
+            Row("worker_restarts", "counter", "Times a worker died and was replaced.")
+        )
         self.export_duration = Histogram(
             Row(
                 "export_duration_seconds",

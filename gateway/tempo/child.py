@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -49,7 +48,7 @@ class Child:
         that says so and ends.
         """
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-S", "-E", str(Path(launcher.__file__)), str(os.getpid()),
+            *launcher.launch(launcher.GOES_FIRST),
             *program.command,
             env=dict(program.env),
             stdin=asyncio.subprocess.DEVNULL,
@@ -57,7 +56,7 @@ class Child:
             stderr=asyncio.subprocess.STDOUT,
             # Ctrl-C reaches the whole group of a terminal; the order of the stop is ours.
             start_new_session=True,
-        )  # fmt: skip
+        )
         return cls(process)
 
     @property

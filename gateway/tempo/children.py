@@ -131,7 +131,10 @@ class ChildBackend:
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         default_tenant: str = "",
     ) -> None:
-        """``read_back`` tells what the child throws away, where it is one that does."""
+        """``delivered`` is to be called after each OK of the child's, also by those who deliver to
+        it without ``exporter``; ``read_back`` tells what the child throws away, where it is one
+        that does.
+        """
         self.mode = mode
         self.hold_s = hold_s
         self.max_message_bytes = max_message_bytes
@@ -139,6 +142,9 @@ class ChildBackend:
         self._supervisor = Supervisor(name, program, changed=self._tell, habits=habits)
         self._changed: Callable[[], None] = lambda: None
         self._read_back = read_back
+        self.window = window
+        self.delivered = delivered
+        self.default_tenant = default_tenant
         self.exporter: OtlpExporter = ChildExporter(
             self._supervisor, window, delivered, default_tenant
         )

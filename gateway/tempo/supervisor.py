@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from gateway.lifecycle import Tasks
 from gateway.telemetry.logs import facts
+from gateway.tempo.backoff import LOOPING, STABLE_S, Backoff
 from gateway.tempo.child import LAST_WORDS_S, Child, Program, Usage, read_usage
 from gateway.tempo.clock import LOOK_S, LifeClock
 from gateway.tempo.looks import Check, Look, look_at, open_session
@@ -31,11 +32,6 @@ SILENT_S = 60.0
 NEVER_READY_S = 300.0
 """The same before its first answer. Tempo replays its WAL before it opens a port."""
 
-FIRST_BACKOFF_S, MOST_BACKOFF_S = 0.2, 30.0
-STABLE_S = 30.0
-"""A life of this length ends a series of early ends."""
-LOOPING = 4
-"""Early ends in a row that are called a crash loop."""
 PARTING_S = 0.5
 """For a child to end by itself once its memory is on disk."""
 
@@ -51,19 +47,6 @@ class Habits(NamedTuple):
     """What it says once, after SIGTERM, all its memory is on disk."""
     broken: re.Pattern[str] | None = None
     """What it says when it has lost, or goes on to lose, what it said OK to; it is killed then."""
-
-
-class Backoff(NamedTuple):
-    """Delays before the next life, with full jitter."""
-
-    first_s: float = FIRST_BACKOFF_S
-    most_s: float = MOST_BACKOFF_S
-
-    def delay_s(self, early_ends: int, chance: float) -> float:
-        """``chance`` is from 0 to 1. In a crash loop the delay is the longest, undiminished."""
-        if early_ends >= LOOPING:
-            return self.most_s
-        return min(self.most_s, self.first_s * 2.0**early_ends) * chance
 
 
 class Supervisor:

@@ -16,8 +16,8 @@ class Window:
 
     def __init__(self, limit: int, hold_s: float) -> None:
         """``limit`` in bytes; ``hold_s`` is how long an OK takes to reach the disk."""
-        self._limit = limit
-        self._hold_s = hold_s
+        self.limit = limit
+        self.hold_s = hold_s
         self._generation = 0
         self._delivered: deque[tuple[float, int]] = deque()
         self.used = 0
@@ -27,9 +27,9 @@ class Window:
         if generation != self._generation:  # a new life begins with an empty one
             self._generation, self.used = generation, 0
             self._delivered.clear()
-        while self._delivered and self._delivered[0][0] + self._hold_s <= alive_s:
+        while self._delivered and self._delivered[0][0] + self.hold_s <= alive_s:
             self.used -= self._delivered.popleft()[1]
-        return not self.used or self.used + size <= self._limit
+        return not self.used or self.used + size <= self.limit
 
     def take(self, size: int) -> int:
         """Room for a delivery that begins; returns the life that it is of, for ``settle``."""

@@ -22,7 +22,7 @@ def running_relay(data_dir, target: str, **env: str) -> Iterator[RunningGateway]
     """A relay that listens; its one port is both ``grpc_port`` and ``http_port``."""
     relay = RunningGateway(data_dir, {"TEMPO_OTLP_ENDPOINT": target} | env, "relay")
     try:
-        line = relay.wait_for_line("msg=listening.*logger=gateway.app .*protocol=grpc")
+        line = relay.wait_for_line("msg=listening .*logger=gateway.receivers.*protocol=grpc")
         relay.http_port = relay.grpc_port = int(logfmt(line)["port"])
         yield relay
     finally:

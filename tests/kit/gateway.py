@@ -105,7 +105,7 @@ class RunningGateway:
 
     def wait_until_listening(self) -> None:
         """Until both ports accept; sets ``http_port`` and ``grpc_port``."""
-        pattern = r"msg=listening.*logger=gateway.app .*protocol={}"
+        pattern = r"msg=listening.*logger=gateway.receivers.address .*protocol={}"
         self.http_port = int(logfmt(self.wait_for_line(pattern.format("http")))["port"])
         self.grpc_port = int(logfmt(self.wait_for_line(pattern.format("grpc")))["port"])
 

@@ -26,6 +26,15 @@ def log(restored):
     return stream
 
 
+def test_what_holds_for_a_whole_process_is_in_each_of_its_events(restored):
+    stream = io.StringIO()
+    configure("info", "logfmt", stream, worker=1)
+    logging.getLogger("gateway.test").info("one")
+    logging.getLogger("gateway.test").info("two", extra=facts(port=4317))
+    one, two = map(logfmt, stream.getvalue().splitlines())
+    assert (one["worker"], two["worker"], two["port"]) == ("1", "1", "4317")
+
+
 def test_a_logfmt_event_is_one_line_with_its_facts(log):
     logging.getLogger("gateway.test").info(
         "listening", extra=facts(protocol="grpc", port=4317, why='a b\n"c"', absent=None)

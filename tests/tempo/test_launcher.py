@@ -16,15 +16,19 @@ from tests.kit.gateway import eventually, is_gone
 LAUNCHER = launcher.__file__
 PARENT = f"""
 import os, subprocess, sys, time
-command = [sys.executable, "-S", "-E", {LAUNCHER!r}, str(os.getpid()), "sleep", "60"]
+command = [sys.executable, "-S", "-E", {LAUNCHER!r}, str(os.getpid()), "", "sleep", "60"]
 child = subprocess.Popen(command)
 print(child.pid, flush=True)
 time.sleep(60)
 """
 
 
-def launch(*arguments: str, parent: int | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-S", "-E", LAUNCHER, str(parent or os.getpid()), *arguments]
+def launch(
+    *arguments: str, parent: int | None = None, oom_score: str = launcher.AS_PARENT
+) -> subprocess.CompletedProcess[str]:
+    command = [*launcher.launch(oom_score), *arguments]
+    if parent is not None:
+        command[command.index(str(os.getpid()))] = str(parent)
     return subprocess.run(command, capture_output=True, text=True, timeout=20)
 
 
@@ -64,8 +68,10 @@ def test_a_program_that_cannot_be_run_is_told(tmp_path):
 
 
 @pytest.mark.skipif(not Path("/proc/self/oom_score_adj").exists(), reason="Linux")
-def test_where_memory_runs_out_the_child_goes_first():
-    assert launch("cat", "/proc/self/oom_score_adj").stdout.strip() == launcher.OOM_SCORE
+def test_where_memory_runs_out_the_child_goes_first_if_wanted():
+    read, ours = ("cat", "/proc/self/oom_score_adj"), Path("/proc/self/oom_score_adj").read_text()
+    assert launch(*read, oom_score=launcher.GOES_FIRST).stdout.strip() == launcher.GOES_FIRST
+    assert launch(*read).stdout == ours
 
 
 def test_signals_are_as_a_new_program_expects_them():

@@ -55,11 +55,13 @@ class FrontDoor:
     def __repr__(self) -> str:
         return f"<FrontDoor {len(self._servers)} ports, {len(self._connections)} connections>"
 
-    async def start(self, host: str, port: int) -> int:
-        """Listen; returns the port, which is a free one for 0. Raises OSError when it is taken."""
+    async def start(self, host: str, port: int, *, shared: bool = False) -> int:
+        """Listen; returns the port, which is a free one for 0. ``shared``: with other processes
+        that say so, too. Raises OSError when it is taken.
+        """
         loop = asyncio.get_running_loop()
         server = await loop.create_server(
-            lambda: Connection(self, loop), host, port, backlog=_BACKLOG
+            lambda: Connection(self, loop), host, port, backlog=_BACKLOG, reuse_port=shared
         )
         self._servers.append(server)
         if self._timer is None:

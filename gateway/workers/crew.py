@@ -1,0 +1,200 @@
+"""Keeps the workers of a gateway alive, and asks all of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from gateway.lifecycle import Tasks
+from gateway.telemetry.logs import facts
+from gateway.tempo.backoff import LOOPING, STABLE_S, Backoff
+from gateway.workers.link import Unanswered
+from gateway.workers.process import WorkerProcess
+
+logger = logging.getLogger(__name__)
+
+ASK_TIMEOUT_S = 1.5
+"""For a worker to tell of itself. One that is in the midst of a large request needs some time."""
+LOOK_S, SILENT_S = 5.0, 60.0
+"""Between two looks at a worker, and without any answer of its: it hangs, and is killed."""
+
+
+class Crew:
+    """``count`` workers, each replaced when it dies: the new one finds the spool of the old."""
+
+    def __init__(
+        self,
+        count: int,
+        arguments: Callable[[int], Sequence[str]],
+        introduce: Callable[[WorkerProcess], None],
+        *,
+        died: Callable[[], None] = lambda: None,
+        failed: Callable[[BaseException], None] | None = None,
+        backoff: Backoff = Backoff(),  # noqa: B008 - an immutable value
+    ) -> None:
+        """``arguments`` are those of worker ``number``, ``introduce`` says what it may ask, and
+        ``died`` is called after each death.
+        """
+        self.count = count
+        self._arguments = arguments
+        self._introduce = introduce
+        self._died = died
+        self._backoff = backoff
+        self._tasks = Tasks("crew", failed)
+        self._keepers = 0
+        self._over = asyncio.Event()
+        """No worker shall be replaced any more."""
+        self._changed = asyncio.Event()
+        self._began: set[int] = set()
+        """Workers that have listened once."""
+        self.lost_at_start: int | None = None
+        """A worker that has ended before it had ever listened."""
+        self.living: dict[int, WorkerProcess] = {}
+        self.left = 0
+        """Spans that those that have ended in good order left in their spools."""
+
+    def start(self) -> None:
+        self._keepers = self.count
+        for number in range(self.count):
+            self._tasks.spawn(self._keep(number), f"worker {number}")
+
+    async def wait_until_listening(self) -> bool:
+        """True when each worker has listened once; False when one has ended before."""
+        while len(self._began) < self.count:
+            if self.lost_at_start is not None or self._over.is_set():
+                return False
+            await self._change()
+        return True
+
+    def tell(self, what: str, value: Any = None) -> None:
+        for worker in self.living.values():
+            worker.link.tell(what, value)
+
+    async def ask(self, what: str) -> dict[int, Any]:
+        """The answers by worker, of those that are up and gave one in time."""
+        workers = [worker for worker in self.living.values() if worker.is_listening]
+
+        async def one(worker: WorkerProcess) -> Any:
+            return await worker.link.ask(what, timeout_s=ASK_TIMEOUT_S)
+
+        answers = await asyncio.gather(*map(one, workers), return_exceptions=True)
+        told = {}
+        for worker, answer in zip(workers, answers, strict=True):
+            if isinstance(answer, Unanswered):
+                logger.warning("worker does not answer", extra=facts(error=str(answer)))
+            elif isinstance(answer, BaseException):
+                raise answer
+            else:
+                told[worker.number] = answer
+        return told
+
+    # -- end -------------------------------------------------------------------------------------
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Have all stop taking spans and deliver what they have. True if all have done so."""
+        self._over.set()
+        self._changed.set()
+        self.tell("stop")
+        return await self._until(
+            lambda: all(worker.is_drained for worker in self.living.values()), timeout_s
+        )
+
+    async def stop(self, timeout_s: float) -> None:
+        """Wait for the end of all, and kill those that do not come to it. Safe before ``start``."""
+        self._over.set()
+        self._changed.set()
+        if not await self._until(lambda: not self._keepers, timeout_s):
+            killed = ", ".join(map(str, self.living))
+            logger.warning("workers killed", extra=facts(workers=killed, after_s=timeout_s))
+        for worker in self.living.values():
+            worker.kill()
+        await self._until(lambda: not self._keepers, None)
+        await self._tasks.stop()
+
+    async def _until(self, reached: Callable[[], bool], timeout_s: float | None) -> bool:
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not reached():
+                    await self._change()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _change(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()
+
+    # -- lives -----------------------------------------------------------------------------------
+
+    async def _keep(self, number: int) -> None:
+        """One life of a worker after the other."""
+        early_ends = 0
+        try:
+            while not self._over.is_set():
+                began = time.monotonic()
+                code = await self._live(number)
+                if self._over.is_set():
+                    return
+                if number not in self._began:
+                    self.lost_at_start = number
+                early_ends = 0 if time.monotonic() - began >= STABLE_S else early_ends + 1
+                await self._after(number, code, early_ends)
+        finally:
+            self._keepers -= 1
+            self._changed.set()
+
+    async def _live(self, number: int) -> int | str:
+        """One life; its exit code, or why there was none."""
+        try:
+            worker = await WorkerProcess.start(number, self._arguments(number), self._note)
+        except OSError as error:
+            return str(error)
+        logger.info("worker started", extra=facts(worker=number, pid=worker.pid))
+        self._introduce(worker)
+        await worker.open()
+        self.living[number] = worker
+        if self._over.is_set():  # meanwhile
+            worker.link.tell("stop")
+        watch = Tasks(f"worker {number}")
+        watch.spawn(self._look_at(worker), "look")
+        try:
+            code = await worker.live()
+        finally:
+            worker.kill()  # in case it is this task that has been ended
+            del self.living[number]
+            await watch.stop()
+        self.left += worker.left
+        return code
+
+    def _note(self) -> None:
+        """A worker has come to listen, or has drained."""
+        self._began |= {worker.number for worker in self.living.values() if worker.is_listening}
+        self._changed.set()
+
+    async def _look_at(self, worker: WorkerProcess) -> None:
+        """Kill it when it has not answered for long."""
+        answered_at = time.monotonic()
+        while time.monotonic() - answered_at < SILENT_S:
+            await asyncio.sleep(LOOK_S)
+            with contextlib.suppress(Unanswered):
+                await worker.link.ask("alive", timeout_s=LOOK_S)
+                answered_at = time.monotonic()
+        logger.error("worker killed", extra=facts(worker=worker.number, silent_s=SILENT_S))
+        worker.kill()
+
+    async def _after(self, number: int, code: int | str, early_ends: int) -> None:
+        """Tell of an end and wait before the next life."""
+        delay_s = self._backoff.delay_s(early_ends, random.random())  # noqa: S311
+        logger.error(
+            "worker crash loop" if early_ends >= LOOPING else "worker died",
+            extra=facts(worker=number, exit_code=code, again_in_s=round(delay_s, 1)),
+        )
+        self._died()
+        self._changed.set()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._over.wait(), delay_s)

@@ -1,0 +1,85 @@
+"""One life of a worker's process, as the parent has it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+import sys
+from collections.abc import Callable, Sequence
+
+from gateway.tempo import launcher
+from gateway.workers.link import Link
+
+
+class WorkerProcess:
+    """Made by ``start``. Dies with this process."""
+
+    def __init__(
+        self,
+        number: int,
+        process: asyncio.subprocess.Process,
+        sock: socket.socket,
+        changed: Callable[[], None],
+    ) -> None:
+        self.number = number
+        self.pid = process.pid
+        self.link = Link(f"worker {number}")
+        self.is_listening = False
+        self.is_drained = False
+        """It has delivered what it could, and waits for the end of the backend."""
+        self.left = 0
+        """Spans that it has left in its spool, told at its end."""
+        self._process = process
+        self._sock = sock
+        self._changed = changed
+        self.link.hear("listening", lambda _: self._listens())
+        self.link.hear("left", self._has_left)
+
+    def _listens(self) -> None:
+        self.is_listening = True
+        self._changed()
+
+    def has_drained(self) -> None:
+        self.is_drained = True
+        self._changed()
+
+    def _has_left(self, spans: int) -> None:
+        self.left = spans
+
+    @classmethod
+    async def start(
+        cls, number: int, arguments: Sequence[str], changed: Callable[[], None]
+    ) -> WorkerProcess:
+        """``arguments`` go behind ``python -m gateway``; ``changed`` is called when it comes to
+        listen and when it has drained. Raises OSError where no process can be made.
+        """
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *launcher.launch(launcher.AS_PARENT),
+                    *(sys.executable, "-m", "gateway", *arguments, "--link", str(theirs.fileno())),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    pass_fds=[theirs.fileno()],
+                    # Ctrl-C reaches the whole group of a terminal; the order of the stop is ours.
+                    start_new_session=True,
+                )
+            except OSError:
+                ours.close()
+                raise
+        return cls(number, process, ours, changed)
+
+    async def open(self) -> None:
+        """From now on it can be told and asked."""
+        await self.link.open(self._sock)
+
+    async def live(self) -> int:
+        """Listen to it until it has ended; its exit code, negative for a signal."""
+        await self.link.run()
+        return await self._process.wait()
+
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(signal.SIGKILL)
