@@ -28,17 +28,15 @@ import pytest
 from gateway.settings import Settings
 from gateway.tempo.install import release_for
 from tests.e2e.test_clients import HERE as CLIENTS
-from tests.kit.backends import find_tempo
+from tests.kit.backends import find_tempo, tempo_version
 from tests.kit.gateway import ROOT, eventually
 
 BOOT_S, KILL_AFTER_S = 60.0, 30.0
 """What Scalingo and Heroku give a process to accept on PORT, and to end after SIGTERM."""
 
-VERSION = Settings().tempo_version
-
 STAND_IN = f"""#!/bin/sh
 # Speaks Tempo's ports, where there is no Tempo to test with.
-if [ "$1" = -version ]; then echo 'tempo, version {VERSION}'; exit; fi
+if [ "$1" = -version ]; then echo 'tempo, version {Settings().tempo_version}'; exit; fi
 exec python -m gateway.embedded --data-dir "$DATA_DIR" --otlp-port $OTLP_PORT --http-port $HTTP_PORT
 """
 
@@ -46,11 +44,12 @@ exec python -m gateway.embedded --data-dir "$DATA_DIR" --otlp-port $OTLP_PORT --
 class Platform:
     """One app: its tree after the build, and the containers that run it."""
 
-    def __init__(self, directory: Path, releases: str) -> None:
+    def __init__(self, directory: Path, mirror: str, version: str) -> None:
         self.app = directory / "app"
         self.python = directory / "python"
         self.config = {
-            "TEMPO_DOWNLOAD_URL": releases,
+            "TEMPO_DOWNLOAD_URL": mirror,
+            "TEMPO_VERSION": version,
             "TCP_GRPC_PORT": str(free_port()),
             "GATEWAY_HANDOVER_URL": "off",  # else the app's public URL, which is somebody's
         }
@@ -202,16 +201,21 @@ class Releases(http.server.ThreadingHTTPServer):
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), ReleaseFiles)
-        release = release_for(VERSION, None, system=platform.system(), machine=platform.machine())
         binary = find_tempo()
+        self.version = (
+            ".".join(map(str, tempo_version(binary))) if binary else Settings().tempo_version
+        )
+        release = release_for(
+            self.version, None, system=platform.system(), machine=platform.machine()
+        )
         archive = pack(binary.read_bytes() if binary else STAND_IN.encode())
         sums = f"{hashlib.sha256(archive).hexdigest()}  {release.asset}\n".encode()
         self.files = {
-            f"/v{VERSION}/{release.asset}": archive,
-            f"/v{VERSION}/SHA256SUMS": sums,
+            f"/v{self.version}/{release.asset}": archive,
+            f"/v{self.version}/SHA256SUMS": sums,
             # a mirror that is not sound
-            f"/bad/v{VERSION}/{release.asset}": archive[:-1] + b"x",
-            f"/bad/v{VERSION}/SHA256SUMS": sums,
+            f"/bad/v{self.version}/{release.asset}": archive[:-1] + b"x",
+            f"/bad/v{self.version}/SHA256SUMS": sums,
         }
 
     @property
@@ -258,7 +262,7 @@ def releases():
 @pytest.fixture(scope="module")
 def built(tmp_path_factory, releases) -> Platform:
     """The app after a build that went well."""
-    app = Platform(tmp_path_factory.mktemp("platform"), releases.url)
+    app = Platform(tmp_path_factory.mktemp("platform"), releases.url, releases.version)
     app.check_out()
     app.install_packages()
     done = app.post_compile()
@@ -268,7 +272,7 @@ def built(tmp_path_factory, releases) -> Platform:
 
 def test_the_build_has_installed_tempo(built):
     done = subprocess.run([built.app / "bin/tempo", "-version"], capture_output=True, text=True)
-    assert f"version {VERSION}" in done.stdout + done.stderr
+    assert f"version {built.config['TEMPO_VERSION']}" in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(
@@ -276,7 +280,7 @@ def test_the_build_has_installed_tempo(built):
 )
 def test_a_failed_install_fails_the_build(built, releases, tmp_path, mirror, reason):
     """And says why; the platform then leaves the running release alone."""
-    other = Platform(tmp_path, releases.url + mirror)
+    other = Platform(tmp_path, releases.url + mirror, releases.version)
     other.python = built.python
     other.check_out()
     done = other.post_compile()
@@ -286,7 +290,7 @@ def test_a_failed_install_fails_the_build(built, releases, tmp_path, mirror, rea
 
 
 def test_a_gateway_in_front_of_a_tempo_elsewhere_installs_none(built, tmp_path):
-    other = Platform(tmp_path, "http://127.0.0.1:9")
+    other = Platform(tmp_path, "http://127.0.0.1:9", "2.10.8")
     other.python = built.python
     other.config["TEMPO_OTLP_ENDPOINT"] = "http://tempo:4317"
     other.check_out()

@@ -33,6 +33,7 @@ KILL_AFTER_S = 30
 """From SIGTERM to SIGKILL on Scalingo and Heroku, and in what we hand out for others."""
 
 ON_EVENTS_ONLY = {
+    "tempo_discarded_spans_total",
     "tempodb_blocklist_length",
     "tempodb_compaction_blocks_total",
     "tempo_ingester_live_traces",
