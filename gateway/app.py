@@ -256,7 +256,7 @@ class Gateway:
         await self._listeners.stop(phases.answer_s)
         await self._streams.close()
         # With somebody else to take the rest, there is no point in waiting for a dead backend.
-        hopeless = self._handover is not None and self._backend.state != "ready"
+        hopeless = self._handover is not None and self._pipeline.is_failing
         drained = await self._pipeline.drain(0.0 if hopeless else phases.drain_s)
         if self._handover is not None:
             self._pipeline.hand_over(self._handover)

@@ -474,6 +474,11 @@ class Pipeline:
         """Spans that are neither delivered for certain nor given up."""
         return self._pending
 
+    @property
+    def is_failing(self) -> bool:
+        """The last attempt to deliver that has come to an end has failed."""
+        return self._delivery.last_error is not None
+
     def stats(self) -> dict[str, object]:
         """For the status page."""
         return {

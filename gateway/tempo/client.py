@@ -70,6 +70,7 @@ _OPTIONS = (
     # Channels to one address share connections otherwise, and with them each other's backoff.
     ("grpc.use_local_subchannel_pool", 1),
 )
+SETTINGS = "TEMPO_OTLP_ENDPOINT and TEMPO_OTLP_HEADERS"
 CONNECT_TIMEOUT_S = 5.0
 """As of gRPC above."""
 
@@ -147,7 +148,7 @@ class OtlpGrpcExporter:
         self._headers = headers
         self._tls = tls
         self._root_certificates = root_certificates
-        self._complain = _Complaint(address)
+        self._complain = _Complaint(address, SETTINGS)
         self._channel: aio.Channel | None = None
         self._call: aio.UnaryUnaryMultiCallable[bytes, bytes] | None = None
         self._closed = False
@@ -215,14 +216,21 @@ class OtlpHttpExporter:
     """OTLP over HTTP, protobuf, not compressed: the way is a data centre's or loopback."""
 
     def __init__(
-        self, url: str, headers: HeadersOf = no_headers, *, connect_to: str | None = None
+        self,
+        url: str,
+        headers: HeadersOf = no_headers,
+        *,
+        connect_to: str | None = None,
+        settings: str = SETTINGS,
     ) -> None:
-        """``connect_to`` is the IP address of the URL's host, where it is known."""
+        """``connect_to`` is the IP address of the URL's host, where it is known; ``settings`` names
+        those that an operator has to look at when it is refused.
+        """
         self._url = url
         self._connect_to = connect_to
         self._proxy = proxy_for(url)
         self._headers = headers
-        self._complain = _Complaint(url)
+        self._complain = _Complaint(url, settings)
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
 
@@ -305,8 +313,9 @@ _CLOSED = Outcome(Fate.RETRY, NAMES[GrpcCode.CANCELLED], "the connection was clo
 class _Complaint:
     """Says loudly, though not each time, that it is the operator who has to do something."""
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, settings: str) -> None:
         self._target = target
+        self._settings = settings
         self._throttle = Throttle(60.0)
 
     def __call__(self, outcome: Outcome) -> None:
@@ -317,7 +326,7 @@ class _Complaint:
                     endpoint=self._target,
                     code=outcome.code,
                     error=outcome.message,
-                    check="TEMPO_OTLP_ENDPOINT and TEMPO_OTLP_HEADERS",
+                    check=self._settings,
                 ),
             )
 

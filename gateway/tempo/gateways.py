@@ -76,7 +76,9 @@ class HandoverExporter:
         """``tokens`` are those of the other gateway."""
         self._tokens = tokens
         url = base_url.removesuffix(TRACES_PATH) + TRACES_PATH
-        self._exporter = OtlpHttpExporter(url, self._headers)
+        self._exporter = OtlpHttpExporter(
+            url, self._headers, settings="GATEWAY_HANDOVER_URL and GATEWAY_INGEST_TOKENS"
+        )
 
     def _headers(self, tenant: str, payload: bytes) -> Fields:
         return ((HEADER, id_of(payload)), *_token_of(self._tokens, tenant))

@@ -872,6 +872,7 @@ async def test_what_a_lost_backend_does_not_take_goes_to_another_gateway(rig, ot
         rig.backend.answer = lambda _: AWAY
     await offer_to_tenants(rig, range(500))
     assert not await rig.pipeline.drain(0.05)
+    assert rig.pipeline.is_failing is (failing == "away")
     rig.pipeline.hand_over(other)
     async with asyncio.timeout(5):
         assert await rig.pipeline.drain(NEVER_S)
