@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
@@ -112,16 +111,10 @@ class DiskSpool:
 
     durable = True
 
-    def __init__(
-        self,
-        log: SegmentLog,
-        found: Recovery,
-        *,
-        clock: Callable[[], float] = time.perf_counter,
-    ) -> None:
+    def __init__(self, log: SegmentLog, found: Recovery, stalls: Stalls | None = None) -> None:
         """``log`` is open, and ``found`` is what that found."""
         self._log = log
-        self._clock = clock
+        self._stalls = stalls or Stalls()
         self.recovered_spans = found.spans
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spool")
         self._waiting: list[_Request] = []
@@ -129,7 +122,6 @@ class DiskSpool:
         self._busy = False
         """A group is being written, or is about to be."""
         self._closed = False
-        self._stalls = Stalls()
         self._throttle = Throttle()
         self.last_error: str | None = None
 
@@ -176,9 +168,9 @@ class DiskSpool:
         group, self._waiting = self._waiting, []
         released, self._released = self._released, []
         if not released and self._loop_may_write(group):
-            began = self._clock()
+            self._stalls.write_begins()
             results = self._write(group, released)
-            self._stalls.wrote(began, self._clock())
+            self._stalls.write_ended()
             self._written(group, results)
             return
         job = asyncio.get_running_loop().run_in_executor(self._thread, self._write, group, released)
@@ -189,7 +181,7 @@ class DiskSpool:
         return (
             not self._log.fsync
             and self._log.only_writes
-            and not self._stalls.resting(self._clock())
+            and not self._stalls.resting
             and sum(len(e.payload) for envelopes, _ in group for e in envelopes) <= _LOOP_BYTES
         )
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import math
 import random
 import threading
 import time
@@ -78,7 +79,7 @@ class BusyThread:
 
     def __init__(self, rig: Rig) -> None:
         self._gate = threading.Event()
-        rig.spool._stalls.wrote(0.0, 1e9)
+        rig.spool._stalls._rest_until = math.inf
         rig.spool._thread.submit(self._gate.wait, 10)
 
     def let_go(self) -> None:

@@ -13,6 +13,7 @@ from gateway.errors import Cause, Refused
 from gateway.pipeline.records import Record
 from gateway.pipeline.segments import SegmentLog
 from gateway.pipeline.spool import DiskSpool, MemorySpool
+from gateway.pipeline.stalls import Stalls
 from tests.kit.disks import file_size_limit
 from tests.kit.scripted import mark, marks, until
 
@@ -93,14 +94,13 @@ def numbers(records: Sequence[Record]) -> list[int]:
     return [number for record in records for number in marks(record.envelope.payload)]
 
 
-class Clock:
-    """Stands still unless it is told."""
+class Machine:
+    """Where time stands still and nobody waits, unless it is told."""
 
     def __init__(self) -> None:
         self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
+        self.waits = 0
+        self.stalls = Stalls(lambda: self.now, lambda: self.waits)
 
 
 LOOP = pytest.mark.parametrize("log", ["loop"], indirect=True)
@@ -114,13 +114,13 @@ def log(tmp_path, request):
 
 
 @pytest.fixture
-def clock():
-    return Clock()
+def machine():
+    return Machine()
 
 
 @pytest.fixture
-def spool(log, clock):
-    return DiskSpool(log, log.open(), clock=clock)
+def spool(log, machine):
+    return DiskSpool(log, log.open(), machine.stalls)
 
 
 @pytest.fixture(autouse=True)
@@ -280,16 +280,17 @@ async def test_a_segment_is_begun_by_the_thread(log, client):
 
 
 @LOOP
-async def test_after_a_slow_write_the_thread_writes_a_hundred_times_as_long(log, clock, client):
+async def test_after_a_slow_write_the_thread_writes_a_hundred_times_as_long(log, machine, client):
     def slow() -> None:
-        clock.now += 0.5
+        machine.now += 0.5
+        machine.waits += 1
         log.wrote = lambda: None
 
     log.wrote = slow
     client.append(1)
     await client.answered()
     for number, seconds in ((2, 0), (3, 49), (4, 2)):
-        clock.now += seconds
+        machine.now += seconds
         client.append(number)
         await client.answered()
     assert log.writers == ["loop", "thread", "thread", "loop"]
