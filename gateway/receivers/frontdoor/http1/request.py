@@ -34,8 +34,8 @@ class RequestReader:
     def __init__(self, peer: str, body: Callable[[bytes], None]) -> None:
         self._peer = peer
         self._sender = Sender("http", peer)
-        self.on_body = body
-        self._parser = httptools.HttpRequestParser(self)
+        self._on_body = body
+        self._parser: httptools.HttpRequestParser | None = None
         self._chunks: Chunks | None = None
         self._left = 0
         self._fields: dict[bytes, bytes] = {}
@@ -46,18 +46,24 @@ class RequestReader:
 
     def head(self, data: bytes) -> Head:
         """``data`` is a whole head that begins with REQUEST_LINE. Raises UnusualError."""
-        if self._chunks is not None:  # the parser has not seen the body
-            self._parser = httptools.HttpRequestParser(self)
-            self._chunks = None
+        self._chunks = None
         self._fields = {}
         self._tenants = []
         self._authorization = []
         self._count = 0
+        self._parser = httptools.HttpRequestParser(self)  # a new one, which expects no body
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             raise UnusualError(str(error)) from error
+        finally:
+            self._parser = None
         return self._read_head()
+
+    def expect(self, size: int) -> None:
+        """A head that is known by other means announced a body of ``size`` bytes."""
+        self._chunks = None
+        self._left = size
 
     def feed(self, data: bytes) -> int:
         """How much of ``data`` belongs to the body. Raises MalformedError."""
@@ -65,11 +71,9 @@ class RequestReader:
             return self._chunks.feed(data)
         left = self._left
         if left < len(data):
-            self._left = 0
-            self._parser.feed_data(memoryview(data)[:left])
-            return left
+            data = data[:left]
         self._left = left - len(data)
-        self._parser.feed_data(data)
+        self._on_body(data)
         return len(data)
 
     @property
@@ -85,7 +89,7 @@ class RequestReader:
         if b"transfer-encoding" in fields:
             if fields[b"transfer-encoding"].lower() != b"chunked":
                 raise UnusualError("a transfer coding")
-            self._chunks = Chunks(self.on_body)
+            self._chunks = Chunks(self._on_body)
         else:
             self._left = length = int(fields.get(b"content-length", b"0"))
         content_type = fields.get(b"content-type")
@@ -103,7 +107,8 @@ class RequestReader:
 
     def on_headers_complete(self) -> None:
         """Called by the parser."""
-        self.keep_alive = self._parser.should_keep_alive()
+        if self._parser is not None:
+            self.keep_alive = self._parser.should_keep_alive()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Called by the parser."""

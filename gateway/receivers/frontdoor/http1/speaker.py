@@ -11,6 +11,7 @@ from gateway.receivers import whole
 from gateway.receivers.frontdoor.gather import Gathered
 from gateway.receivers.frontdoor.http1.answers import Answers
 from gateway.receivers.frontdoor.http1.chunks import MalformedError
+from gateway.receivers.frontdoor.http1.known import KnownHead
 from gateway.receivers.frontdoor.http1.request import (
     MAX_HEAD_BYTES,
     REQUEST_LINE,
@@ -57,6 +58,7 @@ class Http1:
         self._gathered = Gathered()
         self._stage = _Stage.HEAD
         self._input = b""
+        self._known: KnownHead | None = None
         self._exchange: Exchange | None = None
         self._answered = False
         self._closing = False
@@ -135,6 +137,14 @@ class Http1:
 
     def _read_head(self) -> bool:
         """False if more input is needed, or none of it is for us."""
+        known = self._known
+        found = None if known is None else known.find(self._input)
+        if known is None or found is None:
+            return self._read_new_head()
+        self._begin(known.head, known.passed, *found)
+        return True
+
+    def _read_new_head(self) -> bool:
         data = self._input
         end = data.find(b"\r\n\r\n") + 4
         if end < 4:
@@ -149,39 +159,36 @@ class Http1:
         except UnusualError:
             self._hand_over()
             return False
-        self._input = data[end:]
-        self._begin(head)
+        passed = whole.judge(self._ingest, head)
+        if self._reader.keep_alive:
+            self._known = KnownHead.of(data[:end], head, passed)
+        else:
+            self._closing = True
+        self._begin(head, passed, end, head.content_length)
         return True
 
-    def _begin(self, head: Head) -> None:
-        self._stage = _Stage.BODY
+    def _begin(self, head: Head, passed: whole.Pass | None, start: int, size: int | None) -> None:
+        """The body begins at ``start`` of the input; ``size`` is None if it is chunked."""
+        data = self._input
         self._answered = False
         self._since = self._now
-        if not self._reader.keep_alive or self._now > self._retire_at:
+        if self._now > self._retire_at:
             self._closing = True
-        if self._take_whole(head):
-            return
+        if passed is not None and size and start + size <= len(data):
+            self._stage = _Stage.WAITING
+            self._input = data[start + size :]
+            if whole.take(self._ingest, passed, data[start : start + size], self._answer):
+                if self._answered:
+                    self._next()
+                return
+        self._stage = _Stage.BODY
+        self._input = data[start:]
+        if size is not None:
+            self._reader.expect(size)
+        head = head._replace(content_length=size)
         self._exchange = self._ingest.begin(head, self._answer)
         if self._reader.complete:
             self._end()
-
-    def _take_whole(self, head: Head) -> bool:
-        """Take the short way, if all of the body is there."""
-        size = head.content_length
-        if not size or size > len(self._input):
-            return False
-        passed = whole.judge(self._ingest, head)
-        if passed is None:
-            return False
-        self._stage = _Stage.WAITING
-        if not whole.take(self._ingest, passed, self._input[:size], self._answer):
-            self._stage = _Stage.BODY
-            return False
-        self._reader.feed(self._input)  # to keep it in step; nobody is there for the body
-        self._input = self._input[size:]
-        if self._answered:
-            self._next()
-        return True
 
     def _read_body(self) -> None:
         data = self._input

@@ -113,6 +113,16 @@ def test_bodies_end_where_they_should_one_after_the_other():
     assert b"".join(seen) == b"abcdef" * 3
 
 
+def test_a_head_that_is_known_needs_no_parsing():
+    seen: list[bytes] = []
+    reader = RequestReader("", seen.append)
+    reader.head(head_of("Transfer-Encoding: chunked"))
+    reader.expect(3)
+    assert reader.feed(b"abcPOST") == 3
+    assert reader.complete
+    assert seen == [b"abc"]
+
+
 @pytest.mark.parametrize(("line", "keep"), [("A: b", True), ("Connection: close", False)])
 def test_the_client_may_end_the_connection(line, keep):
     reader = RequestReader("", lambda _: None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+
 import pytest
 
 from gateway.receivers.frontdoor.http1.answers import Answers
@@ -73,6 +75,28 @@ async def test_a_request_may_come_in_any_pieces(peer):
     data = request(make_payload())
     statuses = [status for at in range(len(data)) for status in peer.send(data[at : at + 1])]
     assert statuses == [200]
+
+
+async def test_a_head_is_known_whatever_the_body_is_and_however_it_comes(peer):
+    good, bad, large = make_payload(), b"\xff", make_payload(50)
+    assert peer.send(request(good)) == [200]
+    assert peer.send(request(bad)) == [400]
+    data = request(large)
+    assert peer.send(data[:1000]) == []
+    assert peer.send(data[1000:] + request(b"")) == [200, 200]
+    assert peer.intake.spans == 51
+
+
+async def test_other_heads_between_known_ones_are_what_they_are(peer):
+    good, other = request(make_payload()), "Content-Type: text/plain\r\n"
+    compressed = PROTOBUF + "Content-Encoding: gzip\r\n"
+    body = make_payload()
+    for _ in range(2):
+        assert peer.send(good) == [200]
+        assert peer.send(request(body, other)) == [415]
+        assert peer.send(request(gzip.compress(body), compressed)) == [200]
+        assert peer.send(request(body, compressed)) == [400]
+    assert peer.intake.spans == 4
 
 
 async def test_requests_sent_ahead_are_answered_in_order(peer):
