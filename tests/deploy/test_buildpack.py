@@ -328,4 +328,5 @@ def test_both_processes_of_the_procfile_serve_from_start_to_sigterm(built):
         assert tcp.stop() == 0
         assert web.stop() == 0
     assert any("tempo found" in line for line in web.log)
+    assert sum("spool open" in line for line in web.log) == 1, "a guessed number of workers"
     assert any("spans_left_in_spool=0" in line for line in tcp.log)

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import grpc
 import pytest
 
 from gateway.settings import Settings
@@ -156,6 +157,18 @@ def send(client: list[str], gateway, address: str) -> tuple[str, str]:
     done = subprocess.run([*client, here, service], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip(), service
+
+
+@pytest.mark.tempo
+def test_the_grpc_of_tempo_is_on_both_ports(tmp_path):
+    (line,) = those("tempopb.StreamingQuerier")
+    with running_gateway(tmp_path, backend_env("managed")) as gateway:
+        gateway.wait_until_ready()
+        for address in (gateway.grpc_address, gateway.url.removeprefix("http://")):
+            with grpc.insecure_channel(address) as channel:
+                search = channel.unary_stream(f"/{line.now}/Search")
+                assert list(search(b"", timeout=20)), "an answer with nothing found"
+        assert gateway.stop() == 0
 
 
 @pytest.mark.tempo
