@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from gateway import __version__
+from gateway.access.outbound import proxy_for, trusted_roots
 from gateway.errors import GrpcCode
 from gateway.query.headers import Trailers, answer_trailers
 
@@ -43,16 +44,14 @@ _OPTIONS = (
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.use_local_subchannel_pool", 1),
 )
-_LOOPBACK_OPTIONS = (("grpc.enable_http_proxy", 0),)
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 class Target(NamedTuple):
     """Where a backend's gRPC is: host and port of its HTTP API, as Grafana sees it too."""
 
     address: str
-    is_near: bool
-    """On this machine."""
+    proxy: str | None
+    """URL of the proxy that leads there."""
     tls: bool
     authorization: str | None
     """By user and password of the URL."""
@@ -67,7 +66,7 @@ class Target(NamedTuple):
             pair = b":".join(map(unquote_to_bytes, (parts.username, parts.password or "")))
             authorization = f"Basic {base64.b64encode(pair).decode()}"
         address = f"{shown}:{parts.port or (443 if tls else 80)}"
-        return cls(address, host in _LOOPBACK, tls, authorization)
+        return cls(address, proxy_for(base_url), tls, authorization)
 
 
 class Ended(NamedTuple):
@@ -140,15 +139,16 @@ class Channel:
     def __init__(
         self, target: Target, *, max_message_bytes: int, root_certificates: bytes | None = None
     ) -> None:
-        """``root_certificates`` is PEM, None for those that come with grpcio."""
+        """``root_certificates`` is PEM, None for the system's."""
         import grpc  # noqa: PLC0415 - see above
         from grpc import aio  # noqa: PLC0415
 
         self.target = target
-        near = _LOOPBACK_OPTIONS if target.is_near else ()
-        options = (*_OPTIONS, *near, ("grpc.max_receive_message_length", max_message_bytes))
+        # grpcio reads the variables in a way of its own, and not those in capitals.
+        way = ("grpc.http_proxy", target.proxy) if target.proxy else ("grpc.enable_http_proxy", 0)
+        options = (*_OPTIONS, way, ("grpc.max_receive_message_length", max_message_bytes))
         if target.tls:
-            credentials = grpc.ssl_channel_credentials(root_certificates)
+            credentials = grpc.ssl_channel_credentials(root_certificates or trusted_roots())
             self._channel = aio.secure_channel(target.address, credentials, options=options)
         else:
             self._channel = aio.insecure_channel(target.address, options=options)

@@ -58,6 +58,8 @@ class ExternalBackend:
         self.mode = mode
         self.hold_s = hold_s
         self.base_url = query_url
+        if query_url is not None and query_url.startswith("https:"):
+            trusted_roots()  # for streamed queries; read now, before anybody is served
         self._watched = WatchedExporter(exporter, clock)
         self.exporter: OtlpExporter = self._watched
         self._changed: Callable[[], None] = lambda: None

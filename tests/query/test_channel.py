@@ -1,24 +1,26 @@
 from __future__ import annotations
 
+import asyncio
 import base64
 
 import grpc
 import pytest
 
+from gateway.access.outbound import trusted_roots
 from gateway.errors import GrpcCode
 from gateway.query.channel import Channel, Ended, LostError, Target
+from tests.kit.certificates import make_certificate
 from tests.query.scripted_grpc import GrpcBackend, grpc_server
-from tests.tempo.test_client import make_certificate
 
 
 @pytest.mark.parametrize(
     ("url", "expected"),
     [
-        ("http://127.0.0.1:3200", Target("127.0.0.1:3200", True, False, None)),
-        ("http://localhost:3200/", Target("localhost:3200", True, False, None)),
-        ("http://tempo/prefix", Target("tempo:80", False, False, None)),
-        ("https://tempo", Target("tempo:443", False, True, None)),
-        ("http://[2001:db8::1]:3200", Target("[2001:db8::1]:3200", False, False, None)),
+        ("http://127.0.0.1:3200", Target("127.0.0.1:3200", None, False, None)),
+        ("http://localhost:3200/", Target("localhost:3200", None, False, None)),
+        ("http://tempo/prefix", Target("tempo:80", None, False, None)),
+        ("https://tempo", Target("tempo:443", None, True, None)),
+        ("http://[2001:db8::1]:3200", Target("[2001:db8::1]:3200", None, False, None)),
     ],
 )
 def test_the_target_is_host_and_port_of_the_url_as_it_is_for_grafana(url, expected):
@@ -35,7 +37,8 @@ def test_user_and_password_of_the_url_are_shown_to_the_backend(user, expected):
 
 
 async def test_by_tls_only_to_whom_is_trusted(tmp_path):
-    key, certificate = make_certificate(tmp_path)
+    key, certificate, _ = make_certificate(tmp_path, "localhost")
+    await asyncio.to_thread(trusted_roots)  # reads a file, and remembers it
     credentials = grpc.ssl_server_credentials([(key, certificate)])
     backend = GrpcBackend()
     async with grpc_server(backend, credentials) as port:
