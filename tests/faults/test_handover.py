@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import time
 
 import pytest
 
 from gateway.envelope import Fate
 from gateway.tempo.gateways import HandoverExporter
-from tests.faults.gateways import external_env, post, steady_ports, wait_until_quiet
+from tests.faults.gateways import (
+    backend_of,
+    external_env,
+    post,
+    status_of,
+    steady_ports,
+    wait_until_quiet,
+)
 from tests.faults.ledger import ledger_client
 from tests.faults.sizes import MARKS
 from tests.kit.gateway import eventually, logfmt, running_gateway
+from tests.kit.modes import backend_env
 from tests.kit.sink import running_sink
 from tests.kit.spans import make_payload
 
@@ -81,6 +91,33 @@ async def test_a_stopping_gateway_refuses_a_handover_in_the_way_that_is_repeated
     await asyncio.to_thread(gateway.stop)
     assert (await exporter.export("", make_payload(1), timeout_s=10)).fate is Fate.RETRY
     await exporter.close()
+
+
+@pytest.mark.tempo
+@pytest.mark.parametrize("frozen", [True, False])
+async def test_what_tempo_cannot_bring_to_its_disk_is_handed_over_too(
+    gateways, tmp_path, report, sink, frozen
+):
+    """A frozen Tempo has said OK to it and flushes nothing; one in good health flushes."""
+    new = await asyncio.to_thread(gateways(external_env(sink.address), tmp_path / "new").start)
+    env = backend_env("managed") | {
+        "GATEWAY_HANDOVER_URL": new.url,
+        "GATEWAY_DRAIN_TIMEOUT": "10s",
+    }
+    old = await asyncio.to_thread(gateways(env, tmp_path / "old").start)
+    await asyncio.to_thread(old.wait_until_ready)
+    for _ in range(20):
+        assert await asyncio.to_thread(post, old, make_payload(50)) == 200
+    await asyncio.to_thread(eventually, lambda: status_of(old)["queue"]["held_deliveries"])
+    if frozen:
+        os.kill(backend_of(old), signal.SIGSTOP)
+    assert await asyncio.to_thread(old.stop) == 0
+    last = logfmt(old.wait_for_line("msg=stopped"))
+    await asyncio.to_thread(wait_until_quiet, new)
+    report(frozen=frozen, handed_over=last["handed_over"], left=last["spans_left_in_spool"])
+    assert last["spans_left_in_spool"] == "0"
+    assert (int(last["handed_over"]) > 0) is frozen
+    assert len(sink.spans) == int(last["handed_over"])
 
 
 def test_what_cannot_be_handed_over_stays_and_is_counted_in_the_last_line(tmp_path):
