@@ -22,7 +22,8 @@ from gateway.tempo.client import (
     speaks_grpc,
 )
 from gateway.tempo.discards import NONE_DISCARDED
-from gateway.tempo.losses import WatchedExporter
+from gateway.tempo.failures import FailureWatch
+from gateway.tempo.losses import Losses
 from gateway.tempo.names import Lookup, NamedExporter, look_up
 from gateway.tempo.probe import Probe
 
@@ -53,6 +54,7 @@ class ExternalBackend:
         mode: str = "external",
         query_url: str | None = None,
         hold_s: float = 0.0,
+        losses: Losses | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.mode = mode
@@ -60,8 +62,9 @@ class ExternalBackend:
         self.base_url = query_url
         if query_url is not None and query_url.startswith("https:"):
             trusted_roots()  # for streamed queries; read now, before anybody is served
-        self._watched = WatchedExporter(exporter, clock)
-        self.exporter: OtlpExporter = self._watched
+        self._losses = losses or Losses()
+        self._failures = FailureWatch(exporter, clock)
+        self.exporter: OtlpExporter = self._failures
         self._changed: Callable[[], None] = lambda: None
         self._probe = None if query_url is None else Probe(query_url)
         self._tasks = Tasks("external")
@@ -73,7 +76,7 @@ class ExternalBackend:
         takes no deliveries, ``away`` while its query side does not answer as it should, else
         ``ready``.
         """
-        if self._watched.failing_s > FAILING_AFTER_S:
+        if self._failures.seconds > FAILING_AFTER_S:
             return "failing"
         if self._probe is not None and self._probe.fault is None:
             return "starting"
@@ -82,8 +85,8 @@ class ExternalBackend:
     @property
     def reason(self) -> str:
         query = self._query_fault()
-        if self._watched.failing_s > FAILING_AFTER_S:
-            told = f"no delivery for {self._watched.failing_s:.0f} s: {self._watched.failure}"
+        if self._failures.seconds > FAILING_AFTER_S:
+            told = f"no delivery for {self._failures.seconds:.0f} s: {self._failures.last}"
             return f"{told}; {query}" if query else told
         return query
 
@@ -94,7 +97,7 @@ class ExternalBackend:
 
     @property
     def generation(self) -> int:
-        return self._watched.losses if self.hold_s else 0
+        return self._losses.count if self.hold_s else 0
 
     def alive_s(self) -> float:
         return time.monotonic()
@@ -132,33 +135,49 @@ class ExternalBackend:
 
 def external_tempo(settings: Settings, *, mode: str = "external") -> ExternalBackend:
     """The one at TEMPO_OTLP_ENDPOINT."""
+    losses = Losses()
+    exporter = deliver_to(
+        settings.tempo_otlp_endpoint, lambda *_: settings.tempo_otlp_headers, watch=losses.watch
+    )
     return ExternalBackend(
-        deliver_to(settings.tempo_otlp_endpoint, lambda *_: settings.tempo_otlp_headers),
+        exporter,
         mode=mode,
         query_url=settings.tempo_query_url if mode == "external" else None,
         hold_s=settings.hold_time_s or 0.0,
+        losses=losses,
     )
 
 
 def deliver_to(
-    urls: Sequence[str], headers: HeadersOf, *, lookup: Lookup = look_up
+    urls: Sequence[str],
+    headers: HeadersOf,
+    *,
+    lookup: Lookup = look_up,
+    watch: Callable[[OtlpExporter], OtlpExporter] = lambda exporter: exporter,
 ) -> OtlpExporter:
-    """One exporter to all of these, and to all the addresses of each."""
+    """One exporter to all of these, and to all the addresses of each; ``watch`` is put round the
+    exporter to each single address.
+    """
     logger.info("delivering", extra=facts(endpoints=",".join(map(without_credentials, urls))))
-    exporters = {url: _deliver_to_one(url, headers, lookup) for url in urls}
+    exporters = {url: _deliver_to_one(url, headers, lookup, watch) for url in urls}
     return BalancedExporter(exporters) if len(exporters) > 1 else exporters[urls[0]]
 
 
-def _deliver_to_one(url: str, headers: HeadersOf, lookup: Lookup) -> OtlpExporter:
+def _deliver_to_one(
+    url: str,
+    headers: HeadersOf,
+    lookup: Lookup,
+    watch: Callable[[OtlpExporter], OtlpExporter],
+) -> OtlpExporter:
     host = urlsplit(url).hostname or "localhost"
     if is_address(host) or proxy_for(url) is not None:  # a proxy looks names up itself
-        return make_exporter(url, headers)
+        return watch(make_exporter(url, headers))
     if url.startswith("https:") and speaks_grpc(url):
         trusted_roots()  # read from disk now, and not when an address is found
     return NamedExporter(
         host,
         port_of(url),
-        lambda address: make_exporter(url, headers, connect_to=address),
+        lambda address: watch(make_exporter(url, headers, connect_to=address)),
         lookup=lookup,
     )
 

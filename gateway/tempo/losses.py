@@ -1,54 +1,52 @@
-"""What deliveries tell of the life of a backend that nobody else watches."""
+"""When somebody else's Tempo may have lost what it had only in memory."""
 
 from __future__ import annotations
-
-import time
-from collections.abc import Callable
 
 from gateway.envelope import Fate, Outcome
 from gateway.tempo.client import OtlpExporter
 
 
-class WatchedExporter:
-    """Passes deliveries on, and counts how often the backend was lost.
+class Losses:
+    """How often one of the addresses of a backend was lost.
 
-    Of an external backend's life only this is known: it cannot be reached any more, or a connection
-    broke. So it may have died, and what it said OK to lately has to be delivered again. A restart
-    between two deliveries, which neither of them meets, is not noticed.
+    Of an external backend's life only this is known: an address cannot be reached any more or has
+    gone from its name, or a connection broke. So what was there may have died, and what it said OK
+    to lately has to be delivered again. A restart between two deliveries, which neither of them
+    meets, is not noticed.
     """
 
-    def __init__(self, exporter: OtlpExporter, clock: Callable[[], float] = time.monotonic) -> None:
-        self._exporter = exporter
-        self._clock = clock
-        self._lost = False
-        self._failing_since: float | None = None
-        self.losses = 0
-        self.failure = ""
-        """The last failure in words; empty once a delivery has come to its end."""
+    def __init__(self) -> None:
+        self.count = 0
 
-    @property
-    def failing_s(self) -> float:
-        """For how long no delivery has come to its end, though some were tried; seconds."""
-        return 0.0 if self._failing_since is None else self._clock() - self._failing_since
+    def watch(self, exporter: OtlpExporter) -> WatchedExporter:
+        """The exporter to one address, from now on counted."""
+        return WatchedExporter(exporter, self)
+
+
+class WatchedExporter:
+    """Passes deliveries on, and tells of each time that its address is lost."""
+
+    def __init__(self, exporter: OtlpExporter, losses: Losses) -> None:
+        self._exporter = exporter
+        self._losses = losses
+        self._lost = False
 
     async def export(self, tenant: str, payload: bytes, *, timeout_s: float) -> Outcome:
-        began = self._clock()
         outcome = await self._exporter.export(tenant, payload, timeout_s=timeout_s)
-        if outcome.fate is Fate.RETRY:
-            self.failure = f"{outcome.code}: {outcome.message}"
-            if self._failing_since is None:
-                self._failing_since = began
-        else:
-            self.failure, self._failing_since = "", None
         if outcome.fate is Fate.DELIVERED:
             self._lost = False
-        elif _may_have_died(outcome) and not self._lost:
-            self._lost = True
-            self.losses += 1
+        elif _may_have_died(outcome):
+            self._lose()
         return outcome
 
     async def close(self) -> None:
+        self._lose()
         await self._exporter.close()
+
+    def _lose(self) -> None:
+        if not self._lost:
+            self._lost = True
+            self._losses.count += 1
 
 
 def _may_have_died(outcome: Outcome) -> bool:

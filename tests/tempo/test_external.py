@@ -20,6 +20,8 @@ from gateway.tempo.external import (
     without_credentials,
 )
 from gateway.tempo.names import NamedExporter
+from tests.kit.sink import running_sink
+from tests.kit.spans import make_payload
 
 DEADLINE_S = 20.0
 
@@ -121,6 +123,18 @@ async def test_a_query_side_that_is_down_is_away_with_the_setting_to_look_at():
     assert backend.reason.startswith("TEMPO_QUERY_URL does not answer: ")
     assert "hunter2" not in backend.reason
     await backend.stop(1.0)
+
+
+async def test_with_a_hold_time_the_loss_of_any_address_is_one():
+    """Also where another one takes the delivery, so that nobody else notices."""
+    async with running_sink() as sink:
+        backend = backend_of(
+            TEMPO_OTLP_ENDPOINT=f"http://127.0.0.1:9,http://{sink.address}",
+            GATEWAY_HOLD_TIME="5s",
+        )
+        outcome = await backend.exporter.export("", make_payload(1), timeout_s=10)
+        assert (outcome.fate, backend.generation) == (Fate.DELIVERED, 1)
+        await backend.stop(1.0)
 
 
 class Away:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.envelope import Fate, Outcome
-from gateway.tempo.losses import WatchedExporter
+from gateway.tempo.losses import Losses
 
 OK = Outcome(Fate.DELIVERED)
 AWAY = Outcome(Fate.RETRY, "UNAVAILABLE", "failed to connect")
@@ -42,30 +42,21 @@ class Scripted:
     ],
 )
 async def test_each_time_it_is_away_counts_once(outcomes, losses):
-    watched = WatchedExporter(Scripted(*outcomes))
+    watch = Losses()
+    watched = watch.watch(Scripted(*outcomes))
     assert [await watched.export("", b"", timeout_s=1) for _ in outcomes] == outcomes
-    assert watched.losses == losses
+    assert watch.count == losses
 
 
-async def test_it_tells_for_how_long_no_delivery_has_come_to_its_end():
-    now = 100.0
-    watched = WatchedExporter(Scripted(OK, BUSY, AWAY, BAD, SLOW, OK), lambda: now)
-    seen = []
-    for _ in range(6):
-        await watched.export("", b"", timeout_s=1)
-        now += 5.0
-        seen.append((watched.failing_s, watched.failure))
-    assert seen == [
-        (0.0, ""),
-        (5.0, "UNAVAILABLE: later"),
-        (10.0, "UNAVAILABLE: failed to connect"),
-        (0.0, ""),
-        (5.0, "DEADLINE_EXCEEDED: no answer"),
-        (0.0, ""),
-    ]
+async def test_each_address_is_lost_for_itself():
+    losses = Losses()
+    one, two = losses.watch(Scripted(OK, AWAY)), losses.watch(Scripted(OK, AWAY))
+    for exporter in (one, two, one, two):
+        await exporter.export("", b"", timeout_s=1)
+    assert losses.count == 2
 
 
-async def test_it_closes_what_it_watches():
-    scripted = Scripted()
-    await WatchedExporter(scripted).close()
-    assert scripted.closed
+async def test_an_address_that_goes_is_lost_and_closed():
+    losses, scripted = Losses(), Scripted()
+    await losses.watch(scripted).close()
+    assert (losses.count, scripted.closed) == (1, True)
