@@ -18,9 +18,10 @@ from aiohttp import web
 from prometheus_client.core import Metric
 
 from gateway import __version__
-from gateway.access.announce import say_open
+from gateway.access.announce import say_open, say_tls
 from gateway.access.budget import MemoryBudget
 from gateway.access.container import budget_of
+from gateway.access.tls import load_tls
 from gateway.access.tokens import Gates
 from gateway.lifecycle import Phases, RunError, StartError, Tasks, stop_on_signals
 from gateway.pipeline.adoption import Adoptions
@@ -87,6 +88,7 @@ class Gateway:
         self._metrics.follow(self._metrics.memory_bytes, lambda: self._request_budget.used)
         self._metrics.follow(self._metrics.memory_bytes, lambda: self._queue_budget.used)
         self._gates = Gates.of(ingest=settings.ingest_tokens, query=settings.query_tokens)
+        self._tls = load_tls(settings)
         self._stop_asked = asyncio.Event()
         self._fault: BaseException | None = None
         self._handover = handover_exporter(settings)
@@ -139,7 +141,11 @@ class Gateway:
             LibraryListeners if settings.grpc_engine == "grpcio" else FrontDoorListeners
         )
         self._listeners: Listeners = make(
-            self._make_web(), self._ingest, lambda: not self._stopping, self._make_methods()
+            self._make_web(),
+            self._ingest,
+            lambda: not self._stopping,
+            self._make_methods(),
+            self._tls,
         )
         undo.push_async_callback(self._listeners.stop, 0.0)
         try:
@@ -155,6 +161,8 @@ class Gateway:
         self._seat.listening(self._address)
         if not self._seat.number:
             say_open(self._gates, settings.host)
+            if self._tls is not None:
+                say_tls(self._tls, self._address.grpc_port)
         self._backend.start(self._backend_changed)
 
     def _make_ingest(self) -> Ingest:

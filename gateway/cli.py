@@ -81,6 +81,12 @@ def _parser() -> argparse.ArgumentParser:
 def serve(settings: Settings, role: str) -> int:
     """Be ``serve``, the gateway, or ``relay``, until a signal ends it."""
     logs.configure(settings.log_level, settings.log_format)
+    from gateway.access.tls import load_tls  # noqa: PLC0415
+
+    try:
+        load_tls(settings)  # before there are any workers, who would all say the same
+    except SettingsError as error:
+        return _wrong_settings(error)
     if settings.workers > 1:
         from gateway.workers.parent import Parent  # noqa: PLC0415
 

@@ -99,6 +99,13 @@ class Cause(Enum):
     FORBIDDEN = Answer(
         "forbidden", 403, GrpcCode.PERMISSION_DENIED, False, "the token is for something else"
     )
+    PLAINTEXT = Answer(
+        "plaintext",
+        426,
+        GrpcCode.FAILED_PRECONDITION,
+        False,
+        "the port has a certificate (GATEWAY_TLS_CERT) and takes TLS only",
+    )
     SLOW_CLIENT = Answer(
         "slow_client", 408, GrpcCode.DEADLINE_EXCEEDED, False, "the body did not arrive in time"
     )

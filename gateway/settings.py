@@ -197,6 +197,11 @@ _TOKENS = Kind(
     "token or tenant=token, comma separated",
     lambda tokens: "***" if tokens else "",
 )
+_PEM = Kind(
+    str,
+    "a path, PEM text, or base64 of PEM",
+    lambda text: text if len(text) < 200 and "-----" not in text else "(PEM)",
+)
 _SECRET_NAME = re.compile("TOKEN|KEY|SECRET|PASSW|HEADER|CERT")
 """Of a misspelt name: what it holds is not echoed."""
 
@@ -276,6 +281,21 @@ class Settings:
         None,
         _TEXT,
         "set by a buildpack that has guessed WEB_CONCURRENCY, which is nobody's wish",
+    )
+    tls_cert: str | None = _setting(
+        "GATEWAY_TLS_CERT",
+        None,
+        _PEM,
+        "certificate of the gRPC port, with those above it; the port then takes TLS only",
+    )
+    tls_key: str | None = _setting(
+        "GATEWAY_TLS_KEY", None, _PEM, "key of that certificate, not encrypted", secret=True
+    )
+    tls_client_ca: str | None = _setting(
+        "GATEWAY_TLS_CLIENT_CA",
+        None,
+        _PEM,
+        "mutual TLS: who has to have signed the certificate that each client then needs",
     )
 
     max_request_bytes: int = _setting(
@@ -429,6 +449,16 @@ class Settings:
         if self.tempo_mode == "external" and not self.tempo_otlp_endpoint:
             faults.append(
                 "TEMPO_MODE='external': needs TEMPO_OTLP_ENDPOINT, such as http://tempo:4317"
+            )
+        if (self.tls_cert is None) is not (self.tls_key is None):
+            there, missing = "GATEWAY_TLS_CERT", "GATEWAY_TLS_KEY"
+            if self.tls_cert is None:
+                there, missing = missing, there
+            faults.append(f"{there} is set and {missing} is not: set both or neither")
+        elif self.tls_client_ca is not None and self.tls_cert is None:
+            faults.append(
+                "GATEWAY_TLS_CLIENT_CA is set and GATEWAY_TLS_CERT is not: without TLS no client"
+                " shows a certificate"
             )
         return faults
 

@@ -46,6 +46,7 @@ TESTED_ELSEWHERE = {
         "receivers/frontdoor/connection",
         "receivers/frontdoor/wire",
     ],
+    "receivers/frontdoor/test_porch.py": ["receivers/frontdoor/plaintext"],
     "receivers/frontdoor/http2/test_speaker.py": [
         "receivers/frontdoor/http2/blocks",
         "receivers/frontdoor/http2/lifetime",

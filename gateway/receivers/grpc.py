@@ -19,6 +19,7 @@ from typing import Any, NoReturn, TypeAlias
 import grpc
 from grpc import aio
 
+from gateway.access.tls import Tls
 from gateway.errors import Cause, GrpcCode, Refused
 from gateway.otlp.encoding import inflate
 from gateway.otlp.media import Media
@@ -76,6 +77,12 @@ def _options(max_request_bytes: int, *, shared: bool) -> list[tuple[str, int]]:
     ]
 
 
+def _credentials(tls: Tls) -> grpc.ServerCredentials:
+    return grpc.ssl_server_credentials(
+        [(tls.key, tls.certificate)], tls.client_ca, tls.client_ca is not None
+    )
+
+
 class GrpcServer:
     """Serves TraceService/Export and what it has handlers for; all else is UNIMPLEMENTED."""
 
@@ -87,6 +94,7 @@ class GrpcServer:
         port: int,
         max_request_bytes: int,
         handlers: Mapping[str, Handler],
+        tls: Tls | None = None,
         max_calls: int = MAX_CALLS,
         message_timeout_s: float = MESSAGE_TIMEOUT_S,
         shared: bool = False,
@@ -97,13 +105,17 @@ class GrpcServer:
         self._methods = _Methods(_Export(ingest, max_calls, message_timeout_s), handlers)
         self._address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self._options = _options(max_request_bytes, shared=shared)
+        self._tls = tls
         self._server: aio.Server | None = None
 
     async def start(self) -> int:
         """Bind and serve; returns the port. Raises OSError when it is taken."""
         server = aio.server(handlers=(self._methods,), options=self._options)
         try:
-            port = server.add_insecure_port(self._address)
+            if self._tls is None:
+                port = server.add_insecure_port(self._address)
+            else:
+                port = server.add_secure_port(self._address, _credentials(self._tls))
         except RuntimeError as error:
             raise OSError(f"cannot listen on {self._address} for gRPC: {error}") from error
         self._server = server

@@ -7,11 +7,13 @@ and the way out: HTTP on one port, gRPC on the other.
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from aiohttp import web
 
+from gateway.access.tls import Tls
 from gateway.receivers.address import Address, PortTaken
 from gateway.receivers.frontdoor.door import FrontDoor
 from gateway.receivers.health import Health
@@ -46,9 +48,13 @@ class FrontDoorListeners:
         ingest: Ingest,
         serving: Serving,
         methods: Mapping[str, Handler],
+        tls: Tls | None = None,
     ) -> None:
-        """``methods`` are gRPC methods beside Export and Health, by path."""
+        """``methods`` are gRPC methods beside Export and Health, by path. With ``tls`` the gRPC
+        port takes nothing else.
+        """
         self._ingest = ingest
+        self._tls = tls
         self._runner = make_runner(app)
         self._health = Health(serving)
         self._methods = {**methods, **self._health.methods()}
@@ -62,15 +68,25 @@ class FrontDoorListeners:
         http_port = None
         if address.http_port is not None:
             http_port = await self._listen("PORT", address.host, address.http_port, shared)
+        tls = None
+        if self._tls is not None:  # in a thread, since it uses a file
+            tls = await asyncio.to_thread(self._tls.server_context)
         grpc_port = await self._listen(
-            address.grpc_setting, address.host, address.grpc_port, shared
+            address.grpc_setting, address.host, address.grpc_port, shared, tls
         )
         return address._replace(http_port=http_port, grpc_port=grpc_port)
 
-    async def _listen(self, setting: str, host: str, port: int, shared: bool) -> int:  # noqa: FBT001
+    async def _listen(
+        self,
+        setting: str,
+        host: str,
+        port: int,
+        shared: bool,  # noqa: FBT001
+        tls: ssl.SSLContext | None = None,
+    ) -> int:
         assert self._door is not None  # noqa: S101 - start has made it
         try:
-            return await self._door.start(host, port, shared=shared)
+            return await self._door.start(host, port, tls=tls, shared=shared)
         except OSError as error:
             raise PortTaken(setting, port, error) from error
 
@@ -90,9 +106,11 @@ class LibraryListeners:
         ingest: Ingest,
         serving: Serving,
         methods: Mapping[str, Handler],
+        tls: Tls | None = None,
     ) -> None:
         """As for the other kind."""
         self._ingest = ingest
+        self._tls = tls
         self._health = Health(serving)
         self._methods = {**methods, **self._health.methods()}
         self._runner = make_runner(app)
@@ -113,6 +131,7 @@ class LibraryListeners:
             max_request_bytes=self._ingest.limits.request_bytes,
             handlers=self._methods,
             shared=shared,
+            tls=self._tls,
         )
         try:
             grpc_port = await self._grpc.start()

@@ -11,6 +11,7 @@ from typing import Protocol
 from aiohttp import web
 
 from gateway.access.budget import MemoryBudget
+from gateway.access.tls import Tls
 from gateway.access.tokens import OPEN, Gate
 from gateway.envelope import Envelope
 from gateway.errors import Refused
@@ -154,6 +155,7 @@ async def started_receivers(
     message_timeout_s: float = MESSAGE_TIMEOUT_S,
     gate: Gate = OPEN.ingest,
     handlers: Mapping[str, Handler] | None = None,
+    tls: Tls | None = None,
 ) -> AsyncIterator[Receivers]:
     """Both servers on free ports; the books are checked at the end."""
     receivers = Receivers(
@@ -172,6 +174,7 @@ async def started_receivers(
         port=0,
         max_request_bytes=max_request_bytes,
         handlers={**receivers.health.methods(), **(handlers or {})},
+        tls=tls,
         max_calls=max_calls,
         message_timeout_s=message_timeout_s,
     )

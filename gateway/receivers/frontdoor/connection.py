@@ -26,6 +26,10 @@ class Host(Protocol):
     def left(self, connection: Connection) -> None: ...
     def http1(self, connection: Connection, now: float) -> Speaker: ...
     def http2(self, connection: Connection, now: float) -> Speaker: ...
+    def refuse_http1(self, connection: Connection) -> bytes:
+        """What to tell one that has come in plain and shall not."""
+
+    def refuse_http2(self, connection: Connection, now: float) -> Speaker: ...
     def general(self) -> asyncio.Protocol:
         """A connection of the general HTTP server."""
 
@@ -33,11 +37,15 @@ class Host(Protocol):
 class Connection(asyncio.Protocol):
     """Carries bytes between a socket and a speaker; the speaker's ``Wire``."""
 
-    def __init__(self, host: Host, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, host: Host, loop: asyncio.AbstractEventLoop, *, must_refuse: bool = False
+    ) -> None:
+        """``must_refuse``: it has come in plain to a port that takes TLS only."""
         self.peer = ""
         self.paused = False
         self._host = host
         self._loop = loop
+        self._must_refuse = must_refuse
         self._speaker: Speaker | None = None
         self._first = b""
         """Input before it is known what is spoken."""
@@ -49,6 +57,8 @@ class Connection(asyncio.Protocol):
         self._since = 0.0
         """When it was accepted, then when writing was paused, then when it began to end."""
         self._ending = False
+        self._heard = False
+        """True where the peer has sent something since time last passed, while it is to end."""
 
     def __repr__(self) -> str:
         return f"<Connection {self.peer}, {self._speaker}>"
@@ -57,6 +67,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass of it
+        self._over_tls = transport.get_extra_info("sslcontext") is not None
         peer = transport.get_extra_info("peername")
         self.peer = _shown(peer) if peer else ""
         self._since = self._loop.time()
@@ -65,6 +76,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._ending:
+            self._heard = True
             return
         now = self._loop.time()
         self._flushing = True
@@ -79,8 +91,8 @@ class Connection(asyncio.Protocol):
         self._flush()
 
     def eof_received(self) -> bool:
-        if self._ending or self._speaker is None:
-            return False
+        if self._ending or self._speaker is None or self._over_tls:
+            return False  # over TLS both ways end together, whatever is said here
         return self._speaker.half_closed()
 
     def pause_writing(self) -> None:
@@ -108,6 +120,9 @@ class Connection(asyncio.Protocol):
         if self._ending:
             if now - self._since > timing.linger_s:
                 self._transport.abort()
+            elif self._over_tls and not self._heard:
+                self._transport.close()
+            self._heard = False
         elif self.paused:
             if now - self._since > timing.stall_s:
                 self.abort()
@@ -149,8 +164,12 @@ class Connection(asyncio.Protocol):
     def finish(self) -> None:
         self._end()
         transport = self._transport
-        if transport.is_closing() or not transport.can_write_eof():
-            transport.close()
+        if transport.is_closing():
+            return
+        if self._over_tls:  # one way alone cannot end, so ``check`` waits until the peer is quiet
+            self._heard = True
+            self._held = False
+            self._read_or_not()
             return
         try:
             transport.write_eof()
@@ -193,12 +212,22 @@ class Connection(asyncio.Protocol):
         self._first = b""
         if spoken is Spoken.TLS:
             self._refuse_tls()
+        elif self._must_refuse:
+            self._refuse_plain(spoken, data, now)
         elif spoken is Spoken.HTTP2:
             self._speaker = self._host.http2(self, now)
             self._speaker.receive(data[len(PREFACE) :], now)
         else:
             self._speaker = self._host.http1(self, now)
             self._speaker.receive(data, now)
+
+    def _refuse_plain(self, spoken: Spoken, data: bytes, now: float) -> None:
+        if spoken is Spoken.HTTP2:
+            self._speaker = self._host.refuse_http2(self, now)
+            self._speaker.receive(data[len(PREFACE) :], now)
+        else:
+            self.write(self._host.refuse_http1(self))
+            self.finish()
 
     def _refuse_tls(self) -> None:
         self.note(

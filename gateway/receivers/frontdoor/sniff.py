@@ -14,7 +14,8 @@ TLS_ALERT = bytes.fromhex("15 0301 0002 02 28")
 """A record with one fatal alert, handshake_failure (RFC 8446, section 6): the only words that a TLS
 client understands before its handshake."""
 
-_TLS_HANDSHAKE = b"\x16\x03"
+TLS_FIRST_BYTE = b"\x16"
+_TLS_HANDSHAKE = TLS_FIRST_BYTE + b"\x03"
 
 
 class Spoken(Enum):

@@ -37,7 +37,8 @@ def make_exporter(transport: str, endpoint: str, *, gzip: bool) -> SpanExporter:
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 
         compression = grpc.Compression.Gzip if gzip else None
-        return OTLPSpanExporter(endpoint=endpoint, insecure=True, compression=compression)
+        insecure = not endpoint.startswith("https://")
+        return OTLPSpanExporter(endpoint=endpoint, insecure=insecure, compression=compression)
     from opentelemetry.exporter.otlp.proto.http import Compression
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 

@@ -6,7 +6,7 @@ import asyncio
 
 import uvloop
 
-ON_BOTH_LOOPS = {"test_door.py"}
+ON_BOTH_LOOPS = {"test_door.py", "test_porch.py"}
 
 
 def pytest_asyncio_loop_factories(config, item):

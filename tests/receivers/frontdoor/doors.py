@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from aiohttp import web
 
+from gateway.access.tls import Tls
 from gateway.access.tokens import OPEN, Gate
 from gateway.receivers.frontdoor.door import FrontDoor
 from gateway.receivers.frontdoor.wire import Timing
@@ -35,6 +37,7 @@ async def started_door(
     timing: Timing = QUICK,
     handlers: dict | None = None,
     gate: Gate = OPEN.ingest,
+    tls: Tls | None = None,
 ) -> AsyncIterator[Receivers]:
     """One door on one port for both protocols; the books are checked at the end."""
     receivers = Receivers(
@@ -44,6 +47,7 @@ async def started_door(
         batch_bytes=batch_bytes,
         gate=gate,
     )
+    context = None if tls is None else await asyncio.to_thread(tls.server_context)
     app = web.Application()
     add_routes(app, receivers.ingest, idle_timeout_s=idle_timeout_s, body_timeout_s=body_timeout_s)
     app.router.add_get("/ready", ready)
@@ -58,7 +62,7 @@ async def started_door(
         ),
     )
     try:
-        receivers.http_port = receivers.grpc_port = await door.start(HOST, 0)
+        receivers.http_port = receivers.grpc_port = await door.start(HOST, 0, tls=context)
         yield receivers
         await eventually(lambda: receivers.budget.used == 0)
         receivers.check_books()

@@ -34,7 +34,7 @@ class _Memo(NamedTuple):
     """For a call that its headers condemn."""
 
 
-class _Refusal:
+class RefusedCall:
     """A call that is answered without a look at what it sends.
 
     The answer waits for the first bytes all the same: grpcio's clients report a call that is over
@@ -82,7 +82,7 @@ class Calls:
         if memo.refuse is not None:
             refuse = memo.refuse
             until = now + self._timing.body_idle_s
-            return _Refusal(lambda: refuse(speaker, stream, head), until)
+            return RefusedCall(lambda: refuse(speaker, stream, head), until)
         if head.path == EXPORT_METHOD:
             deadline = now + memo.timeout_s
             return ExportCall(
