@@ -31,8 +31,16 @@ _LENGTH = re.compile(rb"(?i)\r\ncontent-length: *(\d+)")
 class Load:
     """Sends the requests of one case. Everything runs on the caller's core."""
 
-    def __init__(self, case: Case, bodies: Sequence[bytes], directory: Path) -> None:
+    def __init__(
+        self,
+        case: Case,
+        bodies: Sequence[bytes],
+        directory: Path,
+        *,
+        connections: int = CONNECTIONS,
+    ) -> None:
         self._case = case
+        self._connections = connections
         self._bodies = cycle(bodies)
         self._varies = len(bodies) > 1
         self._directory = directory
@@ -47,7 +55,7 @@ class Load:
             except TimeoutError:
                 raise _too_slow(requests) from None
         began = time.perf_counter()
-        arguments = [f"-n{requests}", f"-c{min(CONNECTIONS, requests)}", self._url(port)]
+        arguments = [f"-n{requests}", f"-c{min(self._connections, requests)}", self._url(port)]
         _check(self._h2load(*arguments), requests)
         return time.perf_counter() - began
 

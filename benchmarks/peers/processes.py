@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 HOST = "127.0.0.1"
@@ -29,10 +29,10 @@ def cores() -> tuple[int, int]:
 
 
 @contextlib.contextmanager
-def pinned(core: int) -> Iterator[None]:
-    """What is started inside runs on this core only."""
+def pinned(core: int | Collection[int]) -> Iterator[None]:
+    """What is started inside runs on this core only, or on these."""
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
+    os.sched_setaffinity(0, {core} if isinstance(core, int) else core)
     try:
         yield
     finally:
@@ -61,7 +61,7 @@ class System:
         *,
         ports: Mapping[str, int],
         log: Path,
-        core: int,
+        core: int | Collection[int],
         env: Mapping[str, str] | None = None,
     ) -> None:
         """``ports`` by protocol, ``grpc`` and ``http``; what it says goes into the file ``log``."""

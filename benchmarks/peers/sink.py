@@ -9,6 +9,7 @@ import asyncio
 import subprocess
 import sys
 import time
+from collections.abc import Collection
 from typing import Any
 
 import grpc
@@ -50,7 +51,7 @@ async def _serve() -> None:
 class Sink:
     """The sink's process."""
 
-    def __init__(self, core: int) -> None:
+    def __init__(self, core: int | Collection[int]) -> None:
         with pinned(core):
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "benchmarks.peers.sink"],

@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from benchmarks.peers.processes import HOST, BenchError, System, free_port
@@ -36,7 +36,9 @@ def _ports() -> dict[str, int]:
     return {"grpc": free_port(), "http": free_port()}
 
 
-def gateway(name: str, directory: Path, core: int, env: Mapping[str, str]) -> System:
+def gateway(
+    name: str, directory: Path, core: int | Collection[int], env: Mapping[str, str]
+) -> System:
     """With its default settings: spool on, fsync off, metrics on."""
     ports = _ports()
     own = {
