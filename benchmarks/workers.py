@@ -4,9 +4,10 @@ python -m benchmarks.workers [--workers N] [--rounds N] [--seconds S] [--share F
 
 Each gateway has all cores of the machine, which it shares with the load (h2load) and the sink, and
 they are measured in turn. Where other work is on the cores, the rates tell more of that than of the
-gateway; CPU of a request does not depend on it as much. With 64 connections the kernel's way of
-sharing them out by their addresses leaves no worker much behind. ``--share 0.1`` lets each worker
-have a tenth of a core and not more (``quota``), so that one and two do not compete for it.
+gateway; CPU of a request does not depend on it as much. ``--share 0.1`` lets each worker have a
+tenth of a core and not more (``quota``), so that one and two do not compete for it. The load has 32
+connections for each worker, so that the kernel's way of sharing them out by their addresses leaves
+none much behind.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ from benchmarks.peers.sink import Sink
 from benchmarks.peers.systems import before_sink, check_tools, gateway
 from benchmarks.quota import limited
 
-CONNECTIONS = 64
+CONNECTIONS = 32
+"""For each worker: requests that come together share the work of being written and answered, so a
+worker with half of the connections would cost more for that alone."""
 WARM_UP_REQUESTS = 500
 ARRIVAL_S = 60.0
 CASES = [Case("gRPC", False, 1), Case("HTTP protobuf", False, 1)]
@@ -47,7 +50,7 @@ class Sample(NamedTuple):
     """How many it had, on average."""
 
 
-def sample(case: Case, load: Load, system: System, sink: Sink, requests: int) -> Sample:
+def sample(case: Case, load: Load, system: System, sink: Sink, *, requests: int) -> Sample:
     port = system.ports["grpc" if case.form == "gRPC" else "http"]
     before_s, seen = system.cpu_s(), sink.spans()
     took_s = load.at_full_speed(port, requests)
@@ -57,16 +60,16 @@ def sample(case: Case, load: Load, system: System, sink: Sink, requests: int) ->
 
 
 def measure(
-    case: Case, load: Load, systems: Sequence[System], sink: Sink, *, rounds: int, seconds: float
+    case: Case, loads: Sequence[tuple[System, Load]], sink: Sink, *, rounds: int, seconds: float
 ) -> list[list[Sample]]:
     """Samples by system. Both orders take turns."""
-    warm = [sample(case, load, system, sink, WARM_UP_REQUESTS) for system in systems]
-    taken: list[list[Sample]] = [[] for _ in systems]
+    warm = [sample(case, load, system, sink, requests=WARM_UP_REQUESTS) for system, load in loads]
+    taken: list[list[Sample]] = [[] for _ in loads]
     for number in range(rounds):
-        order = list(enumerate(systems))
-        for index, system in order if number % 2 else reversed(order):
+        order = list(enumerate(loads))
+        for index, (system, load) in order if number % 2 else reversed(order):
             requests = max(WARM_UP_REQUESTS, int(warm[index].per_s * seconds))
-            taken[index].append(sample(case, load, system, sink, requests))
+            taken[index].append(sample(case, load, system, sink, requests=requests))
     return taken
 
 
@@ -140,8 +143,11 @@ def compare(
     print("| | spans | CPU us | | ratio | requests/s | | ratio | cores | |")
     print("|" + " --- |" * 10, flush=True)
     for case in cases:
-        load = Load(case, bodies(case), directory, connections=CONNECTIONS)
-        taken = measure(case, load, systems, sink, rounds=options.rounds, seconds=options.seconds)
+        loads = [
+            (system, Load(case, bodies(case), directory, connections=CONNECTIONS * count))
+            for system, count in zip(systems, (1, options.workers), strict=True)
+        ]
+        taken = measure(case, loads, sink, rounds=options.rounds, seconds=options.seconds)
         print(row(case, *taken), flush=True)
 
 

@@ -35,7 +35,6 @@ TESTED_ELSEWHERE = {
     "pipeline/test_adoption.py": ["pipeline/data_directory"],
     "tempo/test_supervisor.py": ["tempo/backoff"],
     "workers/test_parent.py": [
-        "workers/crew",
         "workers/process",
         "workers/seat",
         "workers/shared",

@@ -134,3 +134,22 @@ def test_a_child_gets_the_way_out_and_no_secrets():
     handed_on = {"PATH": "/bin", "TZ": "UTC", "https_proxy": "http://p:1", "AWS_REGION": "x"}
     kept = {"GATEWAY_INGEST_TOKENS": "t", "TEMPO_OTLP_HEADERS": "k=v", "DATABASE_URL": "u"}
     assert child_environment(handed_on | kept | {"XPATH": "", "PATHX": ""}) == handed_on
+
+
+@pytest.mark.parametrize(
+    ("environ", "workers"),
+    [
+        ({}, 1),
+        ({"WEB_CONCURRENCY": "3"}, 3),
+        ({"WEB_CONCURRENCY": "3", "WEB_CONCURRENCY_SET_BY": "heroku/python"}, 1),
+    ],
+    ids=["not set", "wished", "guessed by a buildpack"],
+)
+def test_workers_are_as_many_as_somebody_wishes(environ, workers):
+    assert Settings.load(environ).workers == workers
+
+
+def test_no_worker_at_all_is_a_fault():
+    assert "WEB_CONCURRENCY='0': expected a whole number from 1 to 64" in faults_of(
+        WEB_CONCURRENCY="0"
+    )

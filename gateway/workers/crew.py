@@ -168,7 +168,8 @@ class Crew:
             worker.kill()  # in case it is this task that has been ended
             del self.living[number]
             await watch.stop()
-        self.left += worker.left
+        if self._over.is_set():  # else the next one finds them
+            self.left += worker.left
         return code
 
     def _note(self) -> None:

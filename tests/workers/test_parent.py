@@ -101,6 +101,16 @@ def test_a_worker_that_dies_is_replaced_while_the_other_serves(gateway):
     assert "gateway_worker_restarts_total 1.0" in gateway.get("/metrics")[1]
 
 
+def test_a_worker_whose_parent_does_not_answer_speaks_for_itself(gateway):
+    gateway.signal(signal.SIGSTOP)
+    try:
+        status = status_of(gateway)
+    finally:
+        gateway.signal(signal.SIGCONT)
+    assert status["workers"] == {"wanted": 2, "answered": 1}
+    assert gateway.get("/ready")[0] == 200
+
+
 def test_sigterm_ends_all_with_code_0_and_in_order(gateway):
     """The last test of this gateway."""
     children = children_of(gateway)
@@ -140,9 +150,3 @@ def test_a_worker_that_cannot_start_ends_the_start(tmp_path):
         assert "backend started" not in gateway.log
     finally:
         gateway.kill()
-
-
-def test_what_a_buildpack_has_guessed_is_nobodys_wish(tmp_path):
-    env = EMBEDDED | {"WEB_CONCURRENCY": "3", "WEB_CONCURRENCY_SET_BY": "heroku/python"}
-    with running_gateway(tmp_path, env) as gateway:
-        assert status_of(gateway)["workers"] == {"wanted": 1, "answered": 1}
