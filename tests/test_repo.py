@@ -28,7 +28,12 @@ TESTED_ELSEWHERE = {
     "embedded/test_traceql.py": ["embedded/comparisons", "embedded/conditions"],
     "embedded/test_decode.py": ["embedded/messages"],
     "embedded/test_search.py": ["embedded/stored"],
-    "embedded/test_server.py": ["embedded/__main__", "embedded/api", "embedded/metrics"],
+    "embedded/test_server.py": [
+        "embedded/__main__",
+        "embedded/api",
+        "embedded/metrics",
+        "embedded/queries",
+    ],
     "otlp/test_reply.py": ["errors"],
     "query/test_proxy.py": ["query/backend", "query/failure", "query/form"],
     "receivers/test_listeners.py": ["receivers/address"],

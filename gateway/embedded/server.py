@@ -1,4 +1,6 @@
-"""The development backend's process: OTLP gRPC in, Tempo's HTTP API out, both on loopback."""
+"""The development backend's process: OTLP gRPC in, Tempo's HTTP API and streamed queries out, all
+on loopback.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ from gateway.embedded.api import API_VERSION, Api, check_tenant
 from gateway.embedded.decode import BadRequestError
 from gateway.embedded.metrics import Metrics
 from gateway.embedded.parameters import ParameterError
+from gateway.embedded.queries import Queries
 from gateway.embedded.store import Store
+from gateway.embedded.streaming import streaming_querier
 from gateway.embedded.writer import Writer
 from gateway.lifecycle import Tasks
 from gateway.telemetry.logs import facts
@@ -55,13 +59,20 @@ async def serve(options: Options) -> None:
         Store, options.data_dir, retention_s=options.retention_s, max_bytes=options.max_bytes
     )
     writer = Writer(store)
+    metrics = Metrics(writer.counts, lambda: store.path.stat().st_size, API_VERSION)
+    queries = Queries(store.path, metrics, query_timeout_s=options.query_timeout_s)
     try:
-        async with _http(options, store, writer) as http_port, _otlp(options, writer) as otlp_port:
+        async with (
+            _http(options.http_port, Api(queries, metrics)) as http_port,
+            _grpc(options.otlp_port, writer, queries) as otlp_port,
+        ):
             for protocol, port in (("http", http_port), ("grpc", otlp_port)):
                 logger.info("listening", extra=facts(protocol=protocol, address=HOST, port=port))
             await stopping.wait()
             logger.info("stopping")
+            queries.stop()
     finally:
+        await asyncio.to_thread(queries.close)
         await writer.stop()
         await asyncio.to_thread(store.close)
         await tasks.stop()
@@ -82,25 +93,21 @@ def _die_with_parent(tasks: Tasks, stopping: asyncio.Event) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _http(options: Options, store: Store, writer: Writer) -> AsyncIterator[int]:
+async def _http(port: int, api: Api) -> AsyncIterator[int]:
     """Tempo's HTTP API; yields its port."""
-    metrics = Metrics(writer.counts, lambda: store.path.stat().st_size, API_VERSION)
-    api = Api(store.path, metrics, query_timeout_s=options.query_timeout_s)
     runner = web.AppRunner(api.application(), access_log=None, shutdown_timeout=1)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, HOST, options.http_port)
+        site = web.TCPSite(runner, HOST, port)
         await site.start()
         yield runner.addresses[0][1]
     finally:
-        api.stop()
         await runner.cleanup()
-        await asyncio.to_thread(api.close)
 
 
 @contextlib.asynccontextmanager
-async def _otlp(options: Options, writer: Writer) -> AsyncIterator[int]:
-    """The OTLP receiver; yields its port."""
+async def _grpc(wanted_port: int, writer: Writer, queries: Queries) -> AsyncIterator[int]:
+    """The OTLP receiver and the streamed queries; yields their port."""
     server = grpc.aio.server(
         options=[
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -109,11 +116,11 @@ async def _otlp(options: Options, writer: Writer) -> AsyncIterator[int]:
             ("grpc.keepalive_permit_without_calls", 1),
         ]
     )
-    server.add_generic_rpc_handlers((_trace_service(writer),))
+    server.add_generic_rpc_handlers((_trace_service(writer), streaming_querier(queries)))
     try:
-        port = server.add_insecure_port(f"{HOST}:{options.otlp_port}")
+        port = server.add_insecure_port(f"{HOST}:{wanted_port}")
     except RuntimeError as error:
-        raise OSError(f"port {options.otlp_port} cannot be bound: {error}") from error
+        raise OSError(f"port {wanted_port} cannot be bound: {error}") from error
     await server.start()
     try:
         yield port

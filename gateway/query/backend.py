@@ -17,6 +17,10 @@ class Upstream(Protocol):
         """
 
     @property
+    def streaming_url(self) -> str | None:
+        """The same for its streamed queries, which most backends have on the same port."""
+
+    @property
     def state(self) -> str:
         """One word such as ``starting``, for programs."""
 

@@ -78,7 +78,6 @@ class Streams:
         *,
         limits: Limits = _DEFAULT,
         gate: Gate = OPEN.query,
-        root_certificates: bytes | None = None,
     ) -> None:
         """Where the gate is open credentials go on to the backend, as for HTTP."""
         self._upstream = upstream
@@ -87,7 +86,6 @@ class Streams:
         self._budget = budget
         self._limits = limits
         self._gate = gate
-        self._root_certificates = root_certificates
         self._in_flight = 0
         self._channel: Channel | None = None
         self._throttle = Throttle()
@@ -145,9 +143,9 @@ class Streams:
 
     def _target(self) -> Target:
         """Raises Failure."""
-        if (base := self._upstream.base_url) is None:
+        if (url := self._upstream.streaming_url) is None:
             raise failure.unavailable(self._upstream.reason or f"it is {self._upstream.state}")
-        return Target.of(base)
+        return Target.of(url)
 
     def _fields(self, metadata: Fields, granted: str, target: Target) -> Fields:
         """What the backend gets of the metadata. Raises Refused."""
@@ -169,11 +167,7 @@ class Streams:
         old = self._channel
         if old is not None and old.target == target:
             return old
-        self._channel = new = Channel(
-            target,
-            max_message_bytes=self._limits.message_bytes,
-            root_certificates=self._root_certificates,
-        )
+        self._channel = new = Channel(target, max_message_bytes=self._limits.message_bytes)
         if old is not None:
             await old.close()
         return new

@@ -44,6 +44,10 @@ class Backend(Protocol):
         """Of its HTTP API, None where there is none to ask."""
 
     @property
+    def streaming_url(self) -> str | None:
+        """Of its streamed queries."""
+
+    @property
     def state(self) -> str: ...
 
     @property
@@ -96,7 +100,9 @@ def make_backend(settings: Settings) -> Backend:
             )
         memory = memory_limit(settings.container_memory)
         return managed_tempo(settings, binary, container_bytes=memory)
-    return ChildBackend("embedded", "embedded", _embedded_program(settings))
+    return ChildBackend(
+        "embedded", "embedded", _embedded_program(settings), streams_on_otlp_port=True
+    )
 
 
 def _embedded_program(settings: Settings) -> Callable[[Ports], Program]:

@@ -130,10 +130,11 @@ class ChildBackend:
         read_back: ReadBack | None = None,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         default_tenant: str = "",
+        streams_on_otlp_port: bool = False,
     ) -> None:
         """``delivered`` is to be called after each OK of the child's, also by those who deliver to
         it without ``exporter``; ``read_back`` tells what the child throws away, where it is one
-        that does.
+        that does. Streamed queries are on the port of its HTTP API unless told otherwise.
         """
         self.mode = mode
         self.hold_s = hold_s
@@ -145,6 +146,7 @@ class ChildBackend:
         self.window = window
         self.delivered = delivered
         self.default_tenant = default_tenant
+        self._streams_on_otlp_port = streams_on_otlp_port
         self.exporter: OtlpExporter = ChildExporter(
             self._supervisor, window, delivered, default_tenant
         )
@@ -155,6 +157,12 @@ class ChildBackend:
     @property
     def base_url(self) -> str | None:
         return self._supervisor.base_url if self._supervisor.pid is not None else None
+
+    @property
+    def streaming_url(self) -> str | None:
+        if self.base_url is None or not self._streams_on_otlp_port:
+            return self.base_url
+        return f"http://{HOST}:{self._supervisor.ports.otlp}"
 
     @property
     def state(self) -> str:

@@ -59,7 +59,7 @@ class ExternalBackend:
     ) -> None:
         self.mode = mode
         self.hold_s = hold_s
-        self.base_url = query_url
+        self.base_url = self.streaming_url = query_url
         if query_url is not None and query_url.startswith("https:"):
             trusted_roots()  # for streamed queries; read now, before anybody is served
         self._losses = losses or Losses()

@@ -46,6 +46,7 @@ class Facts(NamedTuple):
     restarts: int
     alive_s: float
     base_url: str | None
+    streaming_url: str | None
     ports: Sequence[int]
 
 
@@ -71,6 +72,7 @@ def facts_of(backend: ChildBackend) -> Facts:
         backend.restarts,
         backend.alive_s(),
         backend.base_url,
+        backend.streaming_url,
         backend.ports,
     )
 
@@ -107,6 +109,10 @@ class ParentsBackend:
     @property
     def base_url(self) -> str | None:
         return self._facts.base_url
+
+    @property
+    def streaming_url(self) -> str | None:
+        return self._facts.streaming_url
 
     @property
     def state(self) -> str:

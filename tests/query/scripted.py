@@ -24,6 +24,10 @@ class Facts:
     reason: str = ""
     default_tenant: str = ""
 
+    @property
+    def streaming_url(self) -> str | None:
+        return self.base_url
+
 
 @dataclass
 class Seen:

@@ -118,6 +118,7 @@ async def test_the_embedded_backend_lives_and_stops_in_good_order(tmp_path):
     async with asyncio.timeout(DEADLINE_S):
         await ready.wait()
     assert backend.base_url is not None
+    assert backend.streaming_url == f"http://127.0.0.1:{backend.ports.otlp}"
     assert await backend.stop(DEADLINE_S)
     assert backend.state == "stopped"
 

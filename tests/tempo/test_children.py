@@ -159,5 +159,6 @@ class TestWindow:
 async def test_a_backend_that_was_never_started_has_nothing_to_lose():
     backend = ChildBackend("embedded", "embedded", lambda _: Program(["true"], {}))
     assert (backend.state, backend.base_url, backend.pid) == ("stopped", None, None)
+    assert backend.streaming_url is None
     assert (backend.generation, backend.restarts, backend.usage) == (0, 0, None)
     assert await backend.stop(1.0)

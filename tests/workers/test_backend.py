@@ -21,7 +21,16 @@ TERMS = Terms("managed", 6.0, 16 * 2**20, "own", 8 * 2**20, 6.0, 0.0)
 
 
 def facts(port: int, *, alive_s: float = 1.0, generation: int = 1, state: str = "ready") -> Facts:
-    return Facts(state, "", generation, 0, alive_s, "http://127.0.0.1:1", (port, 1, 2))
+    return Facts(
+        state,
+        "",
+        generation,
+        0,
+        alive_s,
+        "http://127.0.0.1:1",
+        "http://127.0.0.1:2",
+        (port, 1, 2),
+    )
 
 
 @asynccontextmanager
@@ -86,6 +95,10 @@ async def test_changes_of_state_are_told_on_and_the_rest_is_just_so():
         parent.tell("backend", facts(1, alive_s=3.0, generation=2, state="backoff"))
         await asyncio.wait_for(changed.wait(), TIMEOUT_S)
         assert (backend.state, backend.generation, backend.alive_s()) == ("backoff", 2, 3.0)
+        assert (backend.base_url, backend.streaming_url) == (
+            "http://127.0.0.1:1",
+            "http://127.0.0.1:2",
+        )
 
 
 @pytest.mark.parametrize("flushed", [True, False])
