@@ -47,25 +47,34 @@ def delivered(relay: RunningGateway) -> int:
     return assert_books_balance(relay.get("/metrics")[1])["delivered"]
 
 
-@pytest.mark.parametrize("protocol", ["gRPC", "HTTP"])
-def test_what_a_relay_takes_is_found_at_the_gateway(tmp_path, gateway, protocol):
-    target = f"http://{gateway.grpc_address}" if protocol == "gRPC" else f"{gateway.url}/v1/traces"
+@pytest.fixture(scope="module")
+def relay(tmp_path_factory, gateway):
+    with running_relay(tmp_path_factory.mktemp("relay"), f"http://{gateway.grpc_address}") as relay:
+        yield relay
+
+
+def test_what_a_relay_takes_is_found_at_the_gateway(relay, gateway):
     span = make_span()
-    with running_relay(tmp_path, target) as relay:
-        assert export(relay, make_request(span).SerializeToString()) == b""
-        eventually(lambda: delivered(relay) == 1)
-        eventually(lambda: gateway.get(f"/api/traces/{span.trace_id.hex()}")[0] == 200)
-        assert relay.stop() == 0
+    before = delivered(relay)
+    assert export(relay, make_request(span).SerializeToString()) == b""
+    eventually(lambda: delivered(relay) == before + 1)
+    eventually(lambda: gateway.get(f"/api/traces/{span.trace_id.hex()}")[0] == 200)
 
 
-def test_a_relay_has_pages_but_no_queries_and_no_backend_of_its_own(tmp_path, gateway):
-    with running_relay(tmp_path, f"http://{gateway.grpc_address}") as relay:
-        pages = {path: relay.get(path)[0] for path in ("/", "/live", "/ready", "/metrics")}
-        assert set(pages.values()) == {200}, pages
-        assert relay.get("/api/search")[0] == 404
-        assert json.loads(relay.get("/gateway/status")[1])["mode"] == "relay"
-        assert "backend started" not in relay.log
-        assert "TCP_GRPC_PORT" not in relay.log
+def test_a_relay_has_pages_but_no_queries_and_no_backend_of_its_own(relay):
+    pages = {path: relay.get(path)[0] for path in ("/", "/live", "/ready", "/metrics")}
+    assert set(pages.values()) == {200}, pages
+    assert relay.get("/api/search")[0] == 404
+    assert json.loads(relay.get("/gateway/status")[1])["mode"] == "relay"
+    assert "backend started" not in relay.log
+
+
+def test_a_relay_answers_no_streamed_queries(relay):
+    with grpc.insecure_channel(relay.grpc_address) as channel:
+        search = channel.unary_stream("/tempopb.StreamingQuerier/Search")
+        with pytest.raises(grpc.RpcError) as caught:
+            next(search(b"", timeout=20))
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
 def test_a_relay_keeps_what_it_cannot_deliver_yet(tmp_path):
