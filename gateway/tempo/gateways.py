@@ -21,8 +21,12 @@ def relay_target(settings: Settings) -> str:
     """Where the relay of an app on the platform finds the app's ``web`` containers: in the private
     network by gRPC, else at the app's public URL by OTLP/HTTP, since the platform's router does
     not speak gRPC. Raises SettingsError where it is not told of either.
+
+    With a certificate of our own the gRPC port of ``web`` takes TLS only, under the name that the
+    public has for it, and perhaps wants a certificate of its clients; the public URL has neither.
     """
-    if (host := private_web_host(settings)) is not None:
+    host = private_web_host(settings) if settings.tls_cert is None else None
+    if host is not None:
         return f"http://{host}:{settings.grpc_port}"
     if (url := public_url(settings)) is not None:
         return url + TRACES_PATH

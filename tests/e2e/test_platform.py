@@ -13,7 +13,7 @@ import grpc
 import pytest
 
 from gateway.receivers.headers import EXPORT_METHOD
-from tests.kit.certificates import make_certificate
+from tests.kit.authority import CERTIFICATE, KEY, channel_credentials, identity_of, root_file
 from tests.kit.gateway import RunningGateway, eventually, logfmt
 from tests.kit.router import running_router
 from tests.kit.sink import running_sink
@@ -74,9 +74,9 @@ async def sink():
 
 @pytest.fixture
 async def platform(tmp_path):
-    _, _, chain = await asyncio.to_thread(make_certificate, tmp_path, NAME)
-    async with running_router(chain) as router, running_tunnel({f"{NAME}:443": router.port}) as way:
-        out = {"https_proxy": way.url, "SSL_CERT_FILE": str(tmp_path / "certificate.pem")}
+    tls = identity_of(NAME).context
+    async with running_router(tls) as router, running_tunnel({f"{NAME}:443": router.port}) as way:
+        out = {"https_proxy": way.url, "SSL_CERT_FILE": root_file(tmp_path)}
         platform = Platform(tmp_path, APP | out, router)
         try:
             yield platform
@@ -84,9 +84,14 @@ async def platform(tmp_path):
             await asyncio.to_thread(platform.kill_all)
 
 
-def send(container: RunningGateway) -> None:
+def send(container: RunningGateway, credentials: grpc.ChannelCredentials | None = None) -> None:
     """A span of each tenant, by gRPC."""
-    with grpc.insecure_channel(container.grpc_address) as channel:
+    address = container.grpc_address
+    with (
+        grpc.insecure_channel(address)
+        if credentials is None
+        else grpc.secure_channel(address, credentials)
+    ) as channel:
         export = channel.unary_unary(EXPORT_METHOD)
         for name, tenant in SPANS.items():
             token = TOKENS.get(tenant, TOKENS[""])
@@ -107,12 +112,16 @@ async def until_all_are_in(sink) -> None:
 
 
 async def test_a_relay_finds_its_gateway_and_each_tenant_gets_through(platform, sink):
-    """Also where the gateway comes later: a deploy starts both kinds of container at once."""
-    relay = await platform.start("tcp-1", "relay", TEMPO_MODE="auto")
+    """Also where the gateway comes later, since a deploy starts both kinds of container at once,
+    and with TLS on the gRPC port of both, since they have the same settings.
+    """
+    tls = {"GATEWAY_TLS_CERT": CERTIFICATE.decode(), "GATEWAY_TLS_KEY": KEY.decode()}
+    network = {"SCALINGO_APPLICATION_ID": "ap-1", "SCALINGO_PRIVATE_NETWORK_ID": "pn-2"}
+    relay = await platform.start("tcp-1", "relay", TEMPO_MODE="auto", **tls, **network)
     assert f"https://{NAME}/v1/traces" in relay.log
-    await asyncio.to_thread(send, relay)
+    await asyncio.to_thread(send, relay, channel_credentials())
     await asyncio.to_thread(relay.wait_for_line, "delivery failed.*HTTP 503")
-    web = await platform.start("web-1", TEMPO_OTLP_ENDPOINT=f"http://{sink.address}")
+    web = await platform.start("web-1", TEMPO_OTLP_ENDPOINT=f"http://{sink.address}", **tls)
     await until_all_are_in(sink)
     assert await asyncio.to_thread(relay.stop) == 0
     assert logfmt(relay.wait_for_line("msg=stopped"))["spans_left_in_spool"] == "0"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ssl
+from pathlib import Path
+from typing import NamedTuple
 
 import grpc
 import trustme
@@ -44,3 +46,28 @@ def channel_credentials(
     client = signed_by.issue_cert("client@gateway.test")
     chain = b"".join(blob.bytes() for blob in client.cert_chain_pems)
     return grpc.ssl_channel_credentials(root, client.private_key_pem.bytes(), chain)
+
+
+class Identity(NamedTuple):
+    """What a server of some name shows."""
+
+    key: bytes
+    chain: bytes
+    """PEM, as the key."""
+    context: ssl.SSLContext
+
+
+def identity_of(name: str) -> Identity:
+    """Signed by the authority."""
+    issued = AUTHORITY.issue_cert(name)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    issued.configure_cert(context)
+    chain = b"".join(blob.bytes() for blob in issued.cert_chain_pems)
+    return Identity(issued.private_key_pem.bytes(), chain, context)
+
+
+def root_file(folder: Path) -> str:
+    """A file that has the authority's certificate, as SSL_CERT_FILE names one."""
+    path = folder / "authority.pem"
+    path.write_bytes(ROOT)
+    return str(path)

@@ -9,7 +9,7 @@ import pytest
 from gateway.access.outbound import trusted_roots
 from gateway.errors import GrpcCode
 from gateway.query.channel import Channel, Ended, LostError, Target
-from tests.kit.certificates import make_certificate
+from tests.kit.authority import ROOT, identity_of
 from tests.query.scripted_grpc import GrpcBackend, grpc_server
 
 
@@ -36,14 +36,14 @@ def test_user_and_password_of_the_url_are_shown_to_the_backend(user, expected):
     assert authorization == f"Basic {base64.b64encode(expected).decode()}"
 
 
-async def test_by_tls_only_to_whom_is_trusted(tmp_path):
-    key, certificate, _ = make_certificate(tmp_path, "localhost")
+async def test_by_tls_only_to_whom_is_trusted():
+    server = identity_of("localhost")
     await asyncio.to_thread(trusted_roots)  # reads a file, and remembers it
-    credentials = grpc.ssl_server_credentials([(key, certificate)])
+    credentials = grpc.ssl_server_credentials([(server.key, server.chain)])
     backend = GrpcBackend()
     async with grpc_server(backend, credentials) as port:
         target = Target.of(f"https://localhost:{port}")
-        trusting = Channel(target, max_message_bytes=100, root_certificates=certificate)
+        trusting = Channel(target, max_message_bytes=100, root_certificates=ROOT)
         answer = trusting.ask("/a.B/C", b"", metadata=(), timeout_s=10)
         assert await answer.read() == b"fine"
         assert await answer.read() == Ended(GrpcCode.OK)

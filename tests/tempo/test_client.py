@@ -17,7 +17,7 @@ from gateway.tempo import client
 from gateway.tempo.client import OtlpGrpcExporter, OtlpHttpExporter, make_exporter
 from gateway.tempo.outcomes import OPERATOR_DELAY_S
 from gateway.tempo.ports import free_ports
-from tests.kit.certificates import make_certificate
+from tests.kit.authority import ROOT, identity_of, root_file
 from tests.kit.sink import HANG, RESET, Reply, running_sink
 from tests.kit.site import running_site
 from tests.kit.spans import make_payload
@@ -143,12 +143,12 @@ class TestGrpc:
         assert record.levelname == "ERROR"
         assert "TEMPO_OTLP_HEADERS" in record.facts["check"]
 
-    async def test_tls(self, tmp_path):
-        key, certificate, _ = make_certificate(tmp_path, "localhost")
-        credentials = grpc.ssl_server_credentials([(key, certificate)])
+    async def test_tls(self):
+        server = identity_of("localhost")
+        credentials = grpc.ssl_server_credentials([(server.key, server.chain)])
         async with running_server(Accepts([]), credentials) as port:
             address = f"localhost:{port}"
-            trusting = OtlpGrpcExporter(address, tls=True, root_certificates=certificate)
+            trusting = OtlpGrpcExporter(address, tls=True, root_certificates=ROOT)
             wary = OtlpGrpcExporter(address, tls=True)
             assert (await deliver(trusting)).fate is Fate.DELIVERED
             assert (await deliver(wary)).fate is Fate.RETRY
@@ -351,10 +351,9 @@ class TestByProxy:
     async def test_https_goes_through_a_tunnel_to_the_certificate_of_the_name(
         self, environment, tmp_path
     ):
-        _, _, chain = make_certificate(tmp_path, "tempo.test")
-        environment.setenv("SSL_CERT_FILE", str(tmp_path / "certificate.pem"))
+        environment.setenv("SSL_CERT_FILE", root_file(tmp_path))
         tls_context.cache_clear()
-        async with running_site(tls=chain) as site:
+        async with running_site(tls=identity_of("tempo.test").context) as site:
             port = int(site.url.split(":")[2].split("/")[0])
             async with running_tunnel({"tempo.test:443": port}) as tunnel:
                 environment.setenv("https_proxy", tunnel.url)

@@ -21,12 +21,15 @@ from tests.kit.spans import make_payload
 PUBLIC = {"APP": "shop", "REGION_NAME": "osc-fr1"}
 PRIVATE = {"SCALINGO_APPLICATION_ID": "ap-1", "SCALINGO_PRIVATE_NETWORK_ID": "pn-2"}
 
+TLS = {"GATEWAY_TLS_CERT": "certificate.pem", "GATEWAY_TLS_KEY": "key.pem"}
+
 
 @pytest.mark.parametrize(
     ("environ", "target"),
     [
         (PUBLIC, "https://shop.osc-fr1.scalingo.io/v1/traces"),
         (PUBLIC | PRIVATE, "http://web.ap-1.pn-2.private-network.internal:4317"),
+        (PUBLIC | PRIVATE | TLS, "https://shop.osc-fr1.scalingo.io/v1/traces"),
         (
             PRIVATE | {"TCP_GRPC_PORT": "5000", "PORT": "8000"},
             "http://web.ap-1.pn-2.private-network.internal:5000",
@@ -63,9 +66,10 @@ async def test_an_endpoint_of_ones_own_wins_and_may_be_a_tempo():
     await backend.stop(1.0)
 
 
-def test_without_any_of_them_it_is_said_what_to_set():
+@pytest.mark.parametrize("environ", [{}, PRIVATE | TLS])
+def test_without_any_of_them_it_is_said_what_to_set(environ):
     with pytest.raises(SettingsError, match="TEMPO_OTLP_ENDPOINT"):
-        relay_backend(Settings.load({}))
+        relay_backend(Settings.load(environ))
 
 
 PAYLOAD = make_payload(3)

@@ -16,7 +16,7 @@ from gateway.access import outbound
 from gateway.envelope import Fate
 from gateway.tempo.client import make_exporter
 from gateway.tempo.names import LOOKUP_S, NamedExporter, look_up
-from tests.kit.certificates import make_certificate
+from tests.kit.authority import identity_of, root_file
 from tests.kit.site import running_site
 from tests.kit.spans import make_payload
 
@@ -146,11 +146,10 @@ async def test_several_at_once_share_one_look(town):
 
 async def test_the_name_is_what_a_certificate_has_to_bear(tmp_path, monkeypatch):
     """Over a private authority that SSL_CERT_FILE names, whatever the address."""
-    _, _, chain = make_certificate(tmp_path, NAME)
-    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "certificate.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", root_file(tmp_path))
     outbound.tls_context.cache_clear()
     try:
-        async with running_site(HOSTS[1], tls=chain) as site:
+        async with running_site(HOSTS[1], tls=identity_of(NAME).context) as site:
             url = site.url.replace(HOSTS[1], NAME)
             exporter = Directory(HOSTS[1]).exporter(url)
             assert await deliver(exporter) == [Fate.DELIVERED]
@@ -204,14 +203,14 @@ async def test_over_grpc_too_deliveries_go_round_and_a_dead_address_is_avoided()
 
 
 async def test_over_grpc_too_the_name_is_what_a_certificate_has_to_bear(tmp_path, monkeypatch):
-    key, certificate, _ = make_certificate(tmp_path, NAME)
-    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "certificate.pem"))
+    server = identity_of(NAME)
+    monkeypatch.setenv("SSL_CERT_FILE", root_file(tmp_path))
     outbound.trusted_roots.cache_clear()
     await asyncio.to_thread(outbound.trusted_roots)
     port = free_port()
     try:
         async with grpc_server(
-            HOSTS[1], port, grpc.ssl_server_credentials([(key, certificate)])
+            HOSTS[1], port, grpc.ssl_server_credentials([(server.key, server.chain)])
         ) as served:
             exporter = Directory(HOSTS[1]).exporter(f"https://{NAME}:{port}")
             assert await deliver(exporter) == [Fate.DELIVERED]
