@@ -1,20 +1,26 @@
-"""What decoding costs: ``python -m benchmarks.decode [ROUNDS]``.
+"""What decoding costs: ``python -m benchmarks.decode [--rounds N] [--against DIR]``.
 
 Each row is measured in turn, round after round, so that a busy moment of the machine hits all of
 them; the best and the median of the rounds are printed, in microseconds of CPU time.
 ``official parse`` is protobuf's own C parser on the full OTLP classes, the yardstick of the
-machine.
+machine. ``DIR`` is another checkout of this repository, whose gateway is measured beside this one,
+body by body, with the median of the rounds' ratios.
 """
 
 from __future__ import annotations
 
+import argparse
 import gzip
+import importlib
 import json
 import random
+import re
 import sys
 import time
-from collections.abc import Callable
-from itertools import cycle
+from collections.abc import Callable, Iterator
+from itertools import count, repeat
+from pathlib import Path
+from statistics import median
 
 import zstandard
 from google.protobuf import json_format
@@ -91,65 +97,118 @@ def as_json(payload: bytes) -> bytes:
     return json.dumps(written, separators=(",", ":")).encode()
 
 
-def parsing(body: bytes) -> Callable[[], object]:
-    return lambda: ExportTraceServiceRequest.FromString(body)
+Bodies = Iterator[bytes]
+Work = Callable[[bytes], object]
 
 
-def decoding(body: bytes, media: Media = Media.PROTOBUF) -> Callable[[], object]:
-    return lambda: decode(body, media, now_ns=NOW_NS, max_spans=8192, max_bytes=3 * MIB)
+def parsing(body: bytes) -> object:
+    return ExportTraceServiceRequest.FromString(body)
 
 
-def decoding_json(count: int) -> Callable[[], object]:
-    """Each time another body: of eleven attributes of a span, one is new and one rare."""
-    bodies = [as_json(realistic(count, seed=seed)) for seed in range(max(16, 256 // count))]
-    works = cycle([decoding(body, Media.JSON) for body in bodies])
-
-    def decode_next() -> object:
-        work = next(works)
-        return work()
-
-    return decode_next
+def decoding(media: Media = Media.PROTOBUF) -> Work:
+    return decoder(decode, media)
 
 
-def inflating(body: bytes, encoding: str) -> Callable[[], object]:
-    return lambda: inflate(body, encoding, max_bytes=64 * MIB)
+def decoder(read: Callable[..., object], media: object) -> Work:
+    return lambda body: read(body, media, now_ns=NOW_NS, max_spans=8192, max_bytes=3 * MIB)
 
 
-def rows() -> dict[str, tuple[int, Callable[[], object]]]:
+def json_bodies(spans: int) -> Bodies:
+    """Each time another one: of eleven attributes of a span, one is new and one rare."""
+    bodies = [
+        as_json(realistic(spans, seed=seed)) for seed in range(max(4, min(64, 2048 // spans)))
+    ]
+    paths = (b'/cart/%07d"' % number for number in count())
+    while True:
+        for body in bodies:
+            yield re.sub(rb'/cart/\d+"', lambda _: next(paths), body)
+
+
+def inflating(encoding: str) -> Work:
+    return lambda body: inflate(body, encoding, max_bytes=64 * MIB)
+
+
+def rows() -> dict[str, tuple[int, Bodies, Work]]:
     """What is measured, each with its number of spans."""
-    found: dict[str, tuple[int, Callable[[], object]]] = {}
-    for count in (1, 10, 100, 512):
-        body = realistic(count)
-        found[f"{count} spans: official parse"] = count, parsing(body)
-        found[f"{count} spans: protobuf"] = count, decoding(body)
-        found[f"{count} spans: JSON"] = count, decoding_json(count)
+    found: dict[str, tuple[int, Bodies, Work]] = {}
+    for spans in (1, 10, 100, 512):
+        body = repeat(realistic(spans))
+        found[f"{spans} spans: official parse"] = spans, body, parsing
+        found[f"{spans} spans: protobuf"] = spans, body, decoding()
+        found[f"{spans} spans: JSON"] = spans, json_bodies(spans), decoding(Media.JSON)
     body = realistic(512)
     bad = body.replace(body[body.index(b"\x0a\x10") :][:18], b"\x0a\x10" + bytes(16), 1)
-    found["512 spans: with links"] = 512, decoding(realistic(512, links=True))
-    found["512 spans: 8 bad"] = 512, decoding(bad)
-    found["512 spans: inflate gzip"] = 512, inflating(gzip.compress(body), "gzip")
-    found["512 spans: inflate zstd"] = 512, inflating(zstandard.compress(body), "zstd")
+    zipped = gzip.compress(body), zstandard.compress(body)
+    found["512 spans: with links"] = 512, repeat(realistic(512, links=True)), decoding()
+    found["512 spans: 8 bad"] = 512, repeat(bad), decoding()
+    found["512 spans: inflate gzip"] = 512, repeat(zipped[0]), inflating("gzip")
+    found["512 spans: inflate zstd"] = 512, repeat(zipped[1]), inflating("zstd")
     return found
 
 
-def measure(work: Callable[[], object], repeats: int) -> float:
+def measure(work: Work, bodies: list[bytes]) -> float:
     """CPU time of one call, which a busy neighbour disturbs less than the clock's."""
     started = time.thread_time_ns()
-    for _ in range(repeats):
-        work()
-    return (time.thread_time_ns() - started) / 1000 / repeats
+    for body in bodies:
+        work(body)
+    return (time.thread_time_ns() - started) / 1000 / len(bodies)
 
 
 def print_costs(rounds: int) -> None:
     samples: dict[str, list[float]] = {}
     table = rows()
     for _ in range(rounds):
-        for name, (count, work) in table.items():
-            samples.setdefault(name, []).append(measure(work, max(1, 256 // count)))
+        for name, (spans, bodies, work) in table.items():
+            some = [next(bodies) for _ in range(max(1, 256 // spans))]
+            samples.setdefault(name, []).append(measure(work, some))
     print(f"{'':32}{'best':>10}{'median':>10}{'best a span':>14}")
-    for name, (count, _) in table.items():
-        best, median = min(samples[name]), sorted(samples[name])[rounds // 2]
-        print(f"{name:32}{best:10.1f}{median:10.1f}{best / count:14.2f}")
+    for name, (spans, _, _) in table.items():
+        best = min(samples[name])
+        print(f"{name:32}{best:10.1f}{median(samples[name]):10.1f}{best / spans:14.2f}")
+
+
+def other_decode(checkout: Path) -> tuple[Callable[..., object], type[Media]]:
+    """The decoder of another checkout, loaded beside the one of this."""
+    ours = {
+        name: sys.modules.pop(name)
+        for name in list(sys.modules)
+        if name.partition(".")[0] in {"gateway", "proto_stubs"}
+    }
+    sys.path.insert(0, str(checkout))
+    try:
+        module = importlib.import_module("gateway.otlp.decode")
+    finally:
+        sys.path.remove(str(checkout))
+        sys.modules.update(ours)
+    if not Path(str(module.__file__)).is_relative_to(checkout):
+        raise SystemExit(f"{checkout} has no gateway/otlp/decode.py")
+    return module.decode, module.Media
+
+
+def print_comparison(rounds: int, checkout: Path) -> None:
+    """Both decode each body, in turn first, and must agree."""
+    other, other_media = other_decode(checkout)
+    print(f"{'':32}{'other':>10}{'this':>10}{'ratio':>10}   medians, ratio of each round")
+    for name, media in (("protobuf", Media.PROTOBUF), ("JSON", Media.JSON)):
+        works = decoder(other, other_media[media.name]), decoding(media)
+        for spans in (1, 10, 100, 512):
+            bodies = json_bodies(spans) if media is Media.JSON else repeat(realistic(spans))
+            times: list[tuple[float, float]] = []
+            for number in range(rounds):
+                total = [0.0, 0.0]
+                for turn in range(max(4, 512 // spans)):
+                    body = next(bodies)
+                    first = (number + turn) % 2
+                    for index in (first, 1 - first):
+                        total[index] += measure(works[index], [body])
+                times.append((total[0] / (turn + 1), total[1] / (turn + 1)))
+            if works[0](body) != works[1](body):
+                raise SystemExit(f"{name}: they do not agree")
+            before, now = (median(column) for column in zip(*times, strict=True))
+            ratio = median(mine / theirs for theirs, mine in times)
+            print(
+                f"{f'{spans} spans: {name}':32}{before:10.1f}{now:10.1f}{ratio:10.2f}", flush=True
+            )
 
 
 def nested(depth: int) -> bytes:
@@ -188,13 +247,24 @@ def print_hostile(size: int) -> None:
     for name, body in hostile(size).items():
         started = time.perf_counter()
         try:
-            decoding(body)()
+            decoding()(body)
             result = "taken"
         except Refused as refused:
             result = f"{refused.cause.name}"
         print(f"{name:32}{time.perf_counter() - started:8.2f} s  {result}", flush=True)
 
 
-if __name__ == "__main__":
-    print_costs(int(sys.argv[1]) if len(sys.argv) > 1 else 40)
+def main() -> None:
+    parser = argparse.ArgumentParser(description="What decoding costs.")
+    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--against", type=Path, metavar="DIR", help="another checkout")
+    arguments = parser.parse_args()
+    if arguments.against is not None:
+        print_comparison(arguments.rounds, arguments.against.resolve())
+        return
+    print_costs(arguments.rounds)
     print_hostile(16 * MIB)
+
+
+if __name__ == "__main__":
+    main()

@@ -14,8 +14,8 @@ import msgspec
 
 from gateway.errors import Cause, Refused
 from gateway.otlp.depth import too_deep
-from gateway.otlp.fields import TAGS, delimited
-from gateway.otlp.json_attributes import NO_ATTRIBUTES, attributes
+from gateway.otlp.fields import delimited
+from gateway.otlp.json_attributes import NO_ATTRIBUTES, Attributes
 from gateway.otlp.json_scalars import Number, Object, Problem, Repairs
 from gateway.otlp.json_spans import Span, Spans, count, text
 from gateway.otlp.media import Decoded
@@ -27,6 +27,9 @@ _LARGE_BYTES = 1024 * 1024
 """What may cost more memory than eight times its size is done up to here only."""
 _LEAST_OBJECT_BYTES = 20
 """Smallest mean size of the objects in a large body: an attribute has two in 37 bytes or more."""
+_SPANS_AT_ONCE = 512
+_RESOURCE_ATTRIBUTES = Attributes(b"\x0a", max_bytes=1024 * 1024)
+_SCOPE_ATTRIBUTES = Attributes(b"\x1a", max_bytes=1024 * 1024)
 _DROPPED = ".droppedAttributesCount"
 _UNDERSCORE = re.compile("_([a-z])")
 
@@ -135,19 +138,22 @@ class _Writer:
             piece.open_resource(self._resource_head(resource_spans))
             for self._scope, scope_spans in enumerate(resource_spans.scope_spans or ()):
                 piece.open_scope(self._scope_head(scope_spans))
-                for span in self._written(scope_spans.spans or []):
-                    if not piece.has_room(len(span)):
-                        yield piece.take()
-                    piece.add(span)
+                for spans in self._written(scope_spans.spans or []):
+                    yield from piece.fill(spans)
             self._scope = -1
         if piece.spans:
             yield piece.take()
 
-    def _written(self, spans: list[Span]) -> Iterator[bytes]:
-        for self._span, span in enumerate(spans):
-            written = self._spans.write(span)
-            if written is not None:
-                yield delimited(TAGS[2], written)
+    def _written(self, spans: list[Span]) -> Iterator[list[bytes]]:
+        """The good ones as fields, some at a time."""
+        write = self._spans.write
+        for start in range(0, len(spans), _SPANS_AT_ONCE):
+            fields = []
+            for self._span, span in enumerate(spans[start : start + _SPANS_AT_ONCE], start):
+                field = write(span)
+                if field is not None:
+                    fields.append(field)
+            yield fields
         self._span = -1
 
     def _resource_head(self, resource_spans: ResourceSpans) -> bytes:
@@ -162,7 +168,7 @@ class _Writer:
 
     def _resource_content(self, resource: Resource) -> bytes:
         return (
-            attributes(b"\x0a", resource.attributes, self._repairs)
+            _RESOURCE_ATTRIBUTES.write(resource.attributes, self._repairs)
             + count(b"\x10", resource.dropped_attributes_count, self._repairs, _DROPPED)
             + b"".join(_entity_ref(ref) for ref in resource.entity_refs or ())
         )
@@ -181,7 +187,7 @@ class _Writer:
         return (
             text(b"\x0a", scope.name)
             + text(b"\x12", scope.version)
-            + attributes(b"\x1a", scope.attributes, self._repairs)
+            + _SCOPE_ATTRIBUTES.write(scope.attributes, self._repairs)
             + count(b"\x20", scope.dropped_attributes_count, self._repairs, _DROPPED)
         )
 

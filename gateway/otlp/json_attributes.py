@@ -1,166 +1,184 @@
-"""Attributes of OTLP/JSON, written in protobuf.
+"""Lists of attributes of OTLP/JSON, written in protobuf.
 
 Most attributes of a service repeat (method GET, status 200, the same host), so what was written is
-remembered by the JSON text it came from. It makes decoding three times as fast: 6 us for a span
-with ten attributes, of which one is new, instead of 19 (benchmarks/decode.py).
+remembered by the JSON text it came from: single attributes, and runs of attributes that were all
+known. Some keys have a new value each time (a path, a query). They are noticed, and lists are cut
+there, so that the runs between them repeat.
 """
 
 from __future__ import annotations
 
-import base64
-import struct
+import re
 
 import msgspec
 
-from gateway.otlp.depth import MAX_DEPTH, too_deep
 from gateway.otlp.fields import delimited, varint
-from gateway.otlp.json_scalars import (
-    INT64,
-    UINT64,
-    Number,
-    Object,
-    Problem,
-    Repairs,
-    integer,
-)
+from gateway.otlp.json_scalars import Problem, Repairs
+from gateway.otlp.json_values import read_all, read_one
+from gateway.otlp.memo import Memo
 
-_MOST_KNOWN = 16 * 1024
-_LONGEST_KNOWN = 128
-"""Together at most 7 MB."""
-_LARGE_BYTES = 256 * 1024
-_LEAST_OBJECT_BYTES = 32
-"""Objects cost about 80 bytes each while a list is read. No SDK puts thousands on a span."""
-_DOUBLE = struct.Struct("<d")
-_URL_SAFE = str.maketrans("-_", "+/")
-
-
-class AnyValue(Object):
-    string_value: str | None = None
-    bool_value: bool | None = None
-    int_value: Number = None
-    double_value: float | None = None
-    array_value: ArrayValue | None = None
-    kvlist_value: KeyValueList | None = None
-    bytes_value: str | None = None
-
-
-class ArrayValue(Object):
-    values: list[AnyValue] | None = None
-
-
-class KeyValue(Object):
-    key: str | None = None
-    value: AnyValue | None = None
-
-
-class KeyValueList(Object):
-    values: list[KeyValue] | None = None
-
-
-_read_one = msgspec.json.Decoder(KeyValue, strict=False).decode
-_read_all = msgspec.json.Decoder(list[KeyValue] | None, strict=False).decode
 NO_ATTRIBUTES = msgspec.Raw(b"[]")
-_known: dict[bytes, bytes] = {}
-"""Attributes by their JSON text without the outer brackets, each with its length in front."""
+
+_LIST = ord("[")
+_KEY = b'"key":"'
+_PLAIN_KEY = re.compile(rb'"key":"[!#-[\]-~]{1,64}')
+_STRING = b'","value":{"stringValue":"'
+_STRING_END = b'"}}'
+_SEAM = b"}},{"
+"""Between attributes as nearly all senders write them: without blanks, the value behind the key."""
+
+_BETWEEN = frozenset((b"[", b",", b"]"))
+"""What stands in a list beside attributes."""
+
+_LONGEST_ATTRIBUTE = 128
+_LONGEST_RUN = 2048
+_MOST_KEYS = 256
+_MOST_CUTS = 4
+_MISSES = 256
+"""New values after which lists are cut at a key."""
+
+_MOST_HEADS = 32
 
 
-def attributes(tag: bytes, raw: msgspec.Raw, repairs: Repairs) -> bytes:
-    """A JSON list of attributes as protobuf fields with this tag. Raises Problem."""
-    listed = bytes(raw)
-    if listed == b"[]":
-        return b""
-    if listed[:2] == b"[{" and listed[-3:] == b"}}]":
-        try:
-            # A wrong cut leaves a part that is no JSON object: it ends in a string or in a list.
-            written = [_known.get(part) or _learn(part) for part in listed[2:-3].split(b"}},{")]
-            return tag + tag.join(written)
-        except (ValueError, Problem):
-            pass  # The full reading takes what was cut wrongly, and finds where a problem is.
-    if len(listed) > _LARGE_BYTES and listed.count(b"{") > len(listed) // _LEAST_OBJECT_BYTES:
-        raise Problem("there are too many small attributes", ".attributes")
-    try:
-        return _key_values(tag, _read_all(listed), 1, repairs)
-    except ValueError as error:
-        raise Problem.of(error).under(".attributes") from None
-    except Problem as problem:
-        raise problem.under(".attributes") from None
+class Attributes:
+    """Writes the attributes of one kind of message as fields with its tag."""
+
+    def __init__(self, tag: bytes, *, max_bytes: int) -> None:
+        """``max_bytes`` is what is remembered."""
+        self._tag = tag
+        self._attributes = Memo(max_bytes // 2, longest=_LONGEST_ATTRIBUTE)
+        self._runs = Memo(max_bytes // 2, longest=_LONGEST_RUN)
+        self._keys: dict[bytes, _Key] = {}
+        self._cuts: list[_Key] = []
+        """In the order in which they stood in some list."""
+        self._cut_last: list[_Key] = []
+        """The same, those that were noticed last behind."""
+        self._wanted: list[_Key] = []
+
+    def write(self, raw: msgspec.Raw, repairs: Repairs) -> bytes:
+        """A JSON list of attributes in protobuf. Raises Problem."""
+        listed = bytes(raw)
+        if listed == b"[]":
+            return b""
+        if listed[0] == _LIST:
+            try:
+                return self._written(listed)
+            except (ValueError, Problem):
+                pass  # The full reading takes what was cut wrongly, and finds where a problem is.
+        return read_all(self._tag, listed, repairs)
+
+    def _written(self, listed: bytes) -> bytes:
+        """Raises ValueError or Problem also for a list that only has to be read in full.
+
+        Wherever text is cut that is not simply attribute by attribute, as in a string or within a
+        value, some part is left that is no JSON object.
+        """
+        known_runs = self._runs
+        written = []
+        rest = listed
+        for key in self._cuts:
+            run, found, behind = rest.partition(key.start)
+            if found:
+                known = known_runs[run]
+                written.append(self._read_run(run) if known is None else known)
+                value, _, rest = behind.partition(_STRING_END)
+                written.append(key.field(value) or self._read(key.start[1:] + value + b'"'))
+        known = known_runs[rest]
+        written.append(self._read_run(rest) if known is None else known)
+        if self._wanted:
+            self._cut_at_wanted(listed)
+        return b"".join(written)
+
+    def _read_run(self, run: bytes) -> bytes:
+        """Attributes with what stands beside them: the list's brackets, a comma at a cut."""
+        if run in _BETWEEN:
+            self._runs.keep(run, b"")
+            return b""
+        start = 1 if run[:1] in _BETWEEN else 0
+        stop = -1 if run[-1:] in _BETWEEN else len(run)
+        if run[start : start + 1] != b"{" or not run.endswith(b"}}", start, stop):
+            raise ValueError(run)
+        parts = run[start + 1 : stop][:-2].split(_SEAM)
+        fields = list(map(self._attributes.__getitem__, parts))
+        if None in fields:
+            return b"".join(map(self._learned, parts, fields))
+        written = b"".join(fields)  # type: ignore[arg-type] # none of them is None
+        self._runs.keep(run, written)
+        return written
+
+    def _learned(self, part: bytes, known: bytes | None) -> bytes:
+        """A single attribute; ``part`` is its text without the outer brackets."""
+        if known is not None:
+            return known
+        head, _, text = part.partition(_STRING)
+        key = self._key(head)
+        written = key.field(text[:-1]) if key and text[-1:] == b'"' else None
+        if key is None or written is None:
+            written = self._read(part)
+        else:
+            key.misses += 1
+            if key.misses == _MISSES:
+                self._wanted.append(key)
+        self._attributes.keep(part, written)
+        return written
+
+    def _read(self, part: bytes) -> bytes:
+        """Raises ValueError also where it needs repairs, which are to be counted each time."""
+        repairs = Repairs()
+        written = read_one(b"{" + part + b"}}", repairs)
+        if repairs:
+            raise ValueError(part)
+        return self._tag + written
+
+    def _key(self, head: bytes) -> _Key | None:
+        """The key in the text up to a string's quotation mark, if it is plain."""
+        key = self._keys.get(head)
+        if key is None and _PLAIN_KEY.fullmatch(head):
+            if len(self._keys) >= _MOST_KEYS:
+                self._keys.clear()
+            key = self._keys[head] = _Key(self._tag, head[len(_KEY) :])
+        return key
+
+    def _cut_at_wanted(self, listed: bytes) -> None:
+        """Cut lists from now on also at the keys that were noticed, in the order of this list."""
+        others = [key for key in self._cut_last if key not in self._wanted]
+        self._cut_last = [*others, *self._wanted][-_MOST_CUTS:]
+        self._cuts = sorted(self._cut_last, key=lambda key: listed.find(key.start))
+        for key in self._wanted:
+            key.misses = 0
+        self._wanted.clear()
 
 
-def _learn(part: bytes) -> bytes:
-    """A KeyValue with its length in front. Raises ValueError also where it needs repairs, which are
-    to be counted.
-    """
-    repairs = Repairs()
-    written = _key_value(_read_one(b"{" + part + b"}}"), 1, repairs)
-    if repairs:
-        raise ValueError(part)
-    if len(part) <= _LONGEST_KNOWN:
-        if len(_known) >= _MOST_KNOWN:
-            _known.clear()
-        _known[part] = written
-    return written
+class _Key:
+    """A key whose values are strings."""
 
+    __slots__ = ("_field", "_heads", "_tag", "misses", "start")
 
-def _key_values(tag: bytes, found: list[KeyValue] | None, depth: int, repairs: Repairs) -> bytes:
-    """Fields with this tag; the values are at this level of nesting."""
-    written = []
-    for index, key_value in enumerate(found or ()):
-        try:
-            written.append(tag + _key_value(key_value, depth, repairs))
-        except Problem as problem:
-            raise problem.under(f"[{index}].value") from None
-    return b"".join(written)
+    def __init__(self, tag: bytes, key: bytes) -> None:
+        self._tag = tag
+        self._field = delimited(b"\x0a", key)
+        self._heads: dict[int, bytes] = {}
+        """What stands in front of a string, by its length."""
+        self.start = b"{" + _KEY + key + _STRING
+        self.misses = 0
+        """Values that were not known."""
 
+    def field(self, value: bytes) -> bytes | None:
+        """The attribute with the JSON text of a string, which is valid JSON; None where the text is
+        not what it stands for. Raises UnicodeDecodeError.
+        """
+        if b"\\" in value or b'"' in value:
+            return None
+        if not value.isascii():
+            value.decode()  # what was only passed over may not be UTF-8
+        size = len(value)
+        return (self._heads.get(size) or self._head(size)) + value
 
-def _key_value(key_value: KeyValue, depth: int, repairs: Repairs) -> bytes:
-    """A KeyValue with its length in front."""
-    content = b""
-    if key_value.key:
-        content = delimited(b"\x0a", key_value.key.encode())
-    if key_value.value is not None:
-        content += delimited(b"\x12", _value(key_value.value, depth, repairs))
-    return varint(len(content)) + content
-
-
-def _value(value: AnyValue, depth: int, repairs: Repairs) -> bytes:
-    """The content of an AnyValue at this level of nesting."""
-    if depth > MAX_DEPTH:
-        too_deep()
-    if value.string_value is not None:
-        return delimited(b"\x0a", value.string_value.encode())
-    if value.bool_value is not None:
-        return b"\x10\x01" if value.bool_value else b"\x10\x00"
-    if value.int_value is not None:
-        return b"\x18" + varint(integer(value.int_value, INT64, repairs, ".intValue") & UINT64[1])
-    if value.double_value is not None:
-        return b"\x21" + _DOUBLE.pack(value.double_value)
-    if value.array_value is not None:
-        return delimited(b"\x2a", _array(value.array_value.values, depth + 1, repairs))
-    if value.kvlist_value is not None:
-        try:
-            content = _key_values(b"\x0a", value.kvlist_value.values, depth + 1, repairs)
-        except Problem as problem:
-            raise problem.under(".kvlistValue.values") from None
-        return delimited(b"\x32", content)
-    if value.bytes_value is not None:
-        return delimited(b"\x3a", _base64(value.bytes_value))
-    return b""
-
-
-def _array(values: list[AnyValue] | None, depth: int, repairs: Repairs) -> bytes:
-    written = []
-    for index, value in enumerate(values or ()):
-        try:
-            written.append(delimited(b"\x0a", _value(value, depth, repairs)))
-        except Problem as problem:
-            raise problem.under(f".arrayValue.values[{index}]") from None
-    return b"".join(written)
-
-
-def _base64(text: str) -> bytes:
-    """Standard or URL-safe, padded or not, as proto3 JSON takes it."""
-    text = text.translate(_URL_SAFE).rstrip("=")
-    try:
-        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
-    except ValueError:
-        raise Problem("expected base64", ".bytesValue") from None
+    def _head(self, size: int) -> bytes:
+        behind = varint(size)
+        behind = b"\x12" + varint(1 + len(behind) + size) + b"\x0a" + behind
+        whole = varint(len(self._field) + len(behind) + size)
+        head = self._tag + whole + self._field + behind
+        if len(self._heads) < _MOST_HEADS:
+            self._heads[size] = head
+        return head

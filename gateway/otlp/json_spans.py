@@ -9,7 +9,7 @@ from functools import lru_cache
 import msgspec
 
 from gateway.otlp.fields import delimited, varint
-from gateway.otlp.json_attributes import NO_ATTRIBUTES, attributes
+from gateway.otlp.json_attributes import NO_ATTRIBUTES, Attributes
 from gateway.otlp.json_scalars import (
     UINT32,
     UINT64,
@@ -22,7 +22,7 @@ from gateway.otlp.json_scalars import (
     integer,
 )
 from gateway.otlp.report import Report
-from gateway.otlp.rules import fault_of
+from gateway.otlp.rules import ZERO_SPAN_ID, ZERO_TRACE_ID, fault_of
 
 _KINDS = {
     "SPAN_KIND_UNSPECIFIED": 0,
@@ -39,6 +39,17 @@ _KIND_FIELDS |= {kind: bytes((0x30, kind)) for kind in range(1, 6)}
 _STATUS_FIELDS: dict[int | str | None, bytes] = {None: b"\x7a\x00", 0: b"\x7a\x00"}
 _STATUS_FIELDS |= {code: bytes((0x7A, 2, 0x18, code)) for code in (1, 2)}
 """What nearly all spans have, by number; the status without a message."""
+
+_FLAGS_FIELDS = {flags: b"\x85\x01" + struct.pack("<I", flags) for flags in range(1, 1024)}
+"""The bits that OTLP defines."""
+
+_SPAN_ATTRIBUTES = Attributes(b"\x4a", max_bytes=4 * 1024 * 1024)
+_EVENT_ATTRIBUTES = Attributes(b"\x1a", max_bytes=1024 * 1024)
+_LINK_ATTRIBUTES = Attributes(b"\x22", max_bytes=1024 * 1024)
+
+_ZERO_TRACE_ID = ZERO_TRACE_ID.hex()
+_ZERO_SPAN_ID = ZERO_SPAN_ID.hex()
+_from_hex = bytes.fromhex
 
 _TIMES = struct.Struct("<BQBQ")
 _TIME = struct.Struct("<BQ")
@@ -94,39 +105,96 @@ class Spans:
         self._latest_ns = latest_ns
 
     def write(self, span: Span) -> bytes | None:
-        """The span in protobuf; None if it breaks a rule. Raises Problem."""
+        """The span as a field of a scope_spans; None if it breaks a rule. Raises Problem."""
+        links: Sequence[tuple[bytes, bytes]] = ()
+        head = None if span.links or span.trace_state else self._plain_head(span)
+        if head is None:
+            links = self._link_ids(span.links) if span.links else ()
+            head = self._head(span, links)
+            if head is None:
+                return None
+        self._report.accept()
+        status, flags = span.status, span.flags
+        content = b"".join(
+            (
+                head,
+                _SPAN_ATTRIBUTES.write(span.attributes, self._repairs),
+                self._events(span.events) if span.events else b"",
+                self._links(span.links, links) if span.links else b"",
+                b"" if status is None else self._status(status),
+                (type(flags) is int and _FLAGS_FIELDS.get(flags)) or self._flags(b"\x85\x01", flags)
+                if flags
+                else b"",
+                self._dropped(span)
+                if span.dropped_attributes_count
+                or span.dropped_events_count
+                or span.dropped_links_count
+                else b"",
+            )
+        )
+        return b"\x12" + varint(len(content)) + content
+
+    def _plain_head(self, span: Span) -> bytes | None:
+        """The fields up to the attributes of a span that keeps the rules and is written as the
+        specification has it; None where there is more to look at. Links and the trace state are
+        not looked at.
+        """
+        trace_id, span_id, parent_span_id = span.trace_id, span.span_id, span.parent_span_id
+        start_ns, end_ns = span.start_time_unix_nano, span.end_time_unix_nano
+        kind = _KIND_FIELDS.get(span.kind)
+        if (
+            trace_id is None
+            or span_id is None
+            or kind is None
+            or type(start_ns) is not int
+            or type(end_ns) is not int
+            or not 0 < start_ns <= self._latest_ns
+            or not start_ns <= end_ns <= UINT64[1]
+            or len(trace_id) != 32
+            or len(span_id) != 16
+            or trace_id == _ZERO_TRACE_ID
+            or span_id == _ZERO_SPAN_ID
+        ):
+            return None
+        try:
+            if parent_span_id:
+                ids = _from_hex(f"0a10{trace_id}1208{span_id}2208{parent_span_id}")
+                good = len(ids) == 38 and len(parent_span_id) == 16
+            else:
+                ids = _from_hex(f"0a10{trace_id}1208{span_id}")
+                good = len(ids) == 28  # less where there were blanks
+        except ValueError:
+            return None
+        if not good:
+            return None
+        name = _name(span.name) if span.name else b""
+        return ids + name + kind + _TIMES.pack(0x39, start_ns, 0x41, end_ns)
+
+    def _head(self, span: Span, links: Sequence[tuple[bytes, bytes]]) -> bytes | None:
+        """The fields up to the attributes of any span; None if it breaks a rule."""
         repairs = self._repairs
         trace_id = identifier(span.trace_id, 16, repairs) if span.trace_id else b""
         span_id = identifier(span.span_id, 8, repairs) if span.span_id else b""
         parent_span_id = identifier(span.parent_span_id, 8, repairs) if span.parent_span_id else b""
         start_ns = integer(span.start_time_unix_nano, UINT64, repairs, ".startTimeUnixNano")
         end_ns = integer(span.end_time_unix_nano, UINT64, repairs, ".endTimeUnixNano")
-        links = self._link_ids(span.links) if span.links else ()
         reason = fault_of(
             trace_id, span_id, parent_span_id, start_ns, end_ns, links, self._latest_ns
         )
         if reason is not None:
             self._report.refuse(span.name or "", trace_id, reason)
             return None
-        self._report.accept()
-        kind = _KIND_FIELDS.get(span.kind)
         return b"".join(
             (
                 b"\x0a\x10",
                 trace_id,
                 b"\x12\x08",
                 span_id,
-                text(b"\x1a", span.trace_state) if span.trace_state else b"",
+                text(b"\x1a", span.trace_state),
                 b"\x22\x08" + parent_span_id if parent_span_id else b"",
-                _name(span.name) if span.name else b"",
-                self._enum(b"\x30", span.kind, _KINDS, ".kind") if kind is None else kind,
+                text(b"\x2a", span.name),
+                self._enum(b"\x30", span.kind, _KINDS, ".kind"),
                 _TIMES.pack(0x39, start_ns, 0x41, end_ns),
-                attributes(b"\x4a", span.attributes, repairs),
-                self._events(span.events) if span.events else b"",
-                self._links(span.links, links) if span.links else b"",
-                b"" if span.status is None else self._status(span.status),
-                self._flags(b"\x85\x01", span.flags) if span.flags else b"",
-                self._dropped(span),
             )
         )
 
@@ -141,13 +209,10 @@ class Spans:
         ]
 
     def _dropped(self, span: Span) -> bytes:
-        attributes, events = span.dropped_attributes_count, span.dropped_events_count
-        if attributes is None and events is None and span.dropped_links_count is None:
-            return b""
         repairs = self._repairs
         return (
-            count(b"\x50", attributes, repairs, ".droppedAttributesCount")
-            + count(b"\x60", events, repairs, ".droppedEventsCount")
+            count(b"\x50", span.dropped_attributes_count, repairs, ".droppedAttributesCount")
+            + count(b"\x60", span.dropped_events_count, repairs, ".droppedEventsCount")
             + count(b"\x70", span.dropped_links_count, repairs, ".droppedLinksCount")
         )
 
@@ -168,7 +233,7 @@ class Spans:
             (
                 _TIME.pack(0x09, time_ns) if time_ns else b"",
                 text(b"\x12", event.name),
-                attributes(b"\x1a", event.attributes, repairs),
+                _EVENT_ATTRIBUTES.write(event.attributes, repairs),
                 count(b"\x20", event.dropped_attributes_count, repairs, ".droppedAttributesCount"),
             )
         )
@@ -190,7 +255,7 @@ class Spans:
         return b"".join(
             (
                 text(b"\x1a", link.trace_state),
-                attributes(b"\x22", link.attributes, repairs),
+                _LINK_ATTRIBUTES.write(link.attributes, repairs),
                 count(b"\x28", link.dropped_attributes_count, repairs, ".droppedAttributesCount"),
                 self._flags(b"\x35", link.flags),
             )

@@ -6,7 +6,7 @@ Works on byte ranges: what is kept is copied as it stands, never parsed and writ
 from __future__ import annotations
 
 from array import array
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 from itertools import count
 
 from google.protobuf.message import DecodeError
@@ -176,6 +176,19 @@ class Piece:
         self._open_scope.append(span)
         self._size += len(span)
         self.spans += 1
+
+    def fill(self, spans: Sequence[bytes]) -> Iterator[tuple[bytes, int]]:
+        """Add spans, and take what is full before the next one is added."""
+        size = sum(map(len, spans))
+        if self.spans + len(spans) <= self._max_spans and self._size + size <= self._max_bytes:
+            self._open_scope += spans
+            self._size += size
+            self.spans += len(spans)
+            return
+        for span in spans:
+            if not self.has_room(len(span)):
+                yield self.take()
+            self.add(span)
 
     def take(self) -> tuple[bytes, int]:
         """What was put together, and its spans. Raises Refused where repeating large resources
