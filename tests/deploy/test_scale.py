@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,12 +18,16 @@ import pytest
 import yaml
 
 from gateway.receivers.headers import EXPORT_METHOD
-from tests.kit.backends import embedded_backend, tempo_backend, tempo_version
+from tests.kit.backends import HOST, embedded_backend, free_ports, tempo_backend, tempo_version
 from tests.kit.cluster import SCALE, Cluster, tempo_cluster
 from tests.kit.gateway import RunningGateway, eventually, running_gateway
 from tests.kit.ledger import assert_books_balance
 from tests.kit.modes import tempo_or_skip
-from tests.kit.spans import make_request, make_span
+from tests.kit.spans import make_payload, make_request, make_span
+
+needs_haproxy = pytest.mark.skipif(
+    shutil.which("haproxy") is None, reason="haproxy is not installed"
+)
 
 
 def send(gateway: RunningGateway) -> str:
@@ -189,9 +196,74 @@ def verify(
     )  # fmt: skip
 
 
-@pytest.mark.skipif(shutil.which("haproxy") is None, reason="haproxy is not installed")
+@needs_haproxy
 def test_haproxy_takes_its_configuration():
     done = subprocess.run(
         ["haproxy", "-c", "-f", SCALE / "haproxy.cfg"], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@needs_haproxy
+def test_behind_haproxy_a_gateway_can_stop_while_spans_come(tmp_path):
+    """Each request is taken, or told to come again; what was taken is found at the other one."""
+    with embedded_backend(tmp_path / "backend") as backend:
+        env = {"TEMPO_OTLP_ENDPOINT": f"http://{backend.otlp}", "TEMPO_QUERY_URL": backend.url}
+        with (
+            running_gateway(tmp_path / "a", env) as one,
+            running_gateway(tmp_path / "b", env) as other,
+            haproxy_before([one, other], tmp_path) as url,
+        ):
+            eventually(lambda: post(url, make_payload())[0] == 200)
+            taken, told = [], []
+            for number in range(150):
+                if number == 50:
+                    one.signal(signal.SIGTERM)
+                span = make_span()
+                status, retry_after = post(url, make_request(span).SerializeToString())
+                if status == 200:
+                    taken.append(span.trace_id.hex())
+                else:
+                    told.append((status, retry_after))
+            assert len(taken) > 100
+            assert all(status == 503 and retry_after for status, retry_after in told), told
+            assert one.process.wait(timeout=30) == 0
+            assert_found_at(other, taken)
+
+
+@contextmanager
+def haproxy_before(gateways: list[RunningGateway], directory: Path) -> Iterator[str]:
+    """HAProxy by our file, with these gateways in place of the names there; its HTTP address."""
+    http_port, grpc_port = free_ports(2)
+    text = (SCALE / "haproxy.cfg").read_text()
+    for port, free in (("3200", http_port), ("4317", grpc_port)):
+        servers = [
+            f"server g{n} {HOST}:{g.http_port if port == '3200' else g.grpc_port}"
+            f" check port {g.http_port}"
+            for n, g in enumerate(gateways)
+        ]
+        text = text.replace(f"bind :{port}", f"bind {HOST}:{free}")
+        text = re.sub(rf"server-template .*:{port}", "\n    ".join(servers), text)
+    text = re.sub(r"default-server check (inter \w+) .*", r"default-server \1", text)
+    config = directory / "haproxy.cfg"
+    config.write_text(text)
+    with subprocess.Popen(["haproxy", "-f", config], stderr=subprocess.DEVNULL) as process:
+        try:
+            yield f"http://{HOST}:{http_port}"
+        finally:
+            process.terminate()
+
+
+def post(url: str, payload: bytes) -> tuple[int, str | None]:
+    """Status and Retry-After; 0 while nobody listens."""
+    request = urllib.request.Request(
+        f"{url}/v1/traces", payload, {"Content-Type": "application/x-protobuf"}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return answer.status, None
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.headers["Retry-After"]
+    except urllib.error.URLError:
+        return 0, None
