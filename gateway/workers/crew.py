@@ -22,6 +22,8 @@ ASK_TIMEOUT_S = 1.5
 """For a worker to tell of itself. One that is in the midst of a large request needs some time."""
 LOOK_S, SILENT_S = 5.0, 60.0
 """Between two looks at a worker, and without any answer of its: it hangs, and is killed."""
+STARTING_S = 120.0
+"""The same before it listens."""
 
 
 class Crew:
@@ -180,12 +182,15 @@ class Crew:
     async def _look_at(self, worker: WorkerProcess) -> None:
         """Kill it when it has not answered for long."""
         answered_at = time.monotonic()
-        while time.monotonic() - answered_at < SILENT_S:
+        while True:
             await asyncio.sleep(LOOK_S)
             with contextlib.suppress(Unanswered):
                 await worker.link.ask("alive", timeout_s=LOOK_S)
                 answered_at = time.monotonic()
-        logger.error("worker killed", extra=facts(worker=worker.number, silent_s=SILENT_S))
+            silent_s = time.monotonic() - answered_at
+            if silent_s > (SILENT_S if worker.is_listening else STARTING_S):
+                break
+        logger.error("worker killed", extra=facts(worker=worker.number, silent_s=round(silent_s)))
         worker.kill()
 
     async def _after(self, number: int, code: int | str, early_ends: int) -> None:

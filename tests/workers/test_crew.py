@@ -27,7 +27,7 @@ async def crew(tmp_path, monkeypatch):
     monkeypatch.setenv("GATEWAY_DATA_DIR", str(tmp_path))
     monkeypatch.setenv("GATEWAY_DRAIN_TIMEOUT", "2s")
     monkeypatch.setattr(crew_module, "LOOK_S", 0.2)
-    monkeypatch.setattr(crew_module, "SILENT_S", 5.0)
+    monkeypatch.setattr(crew_module, "SILENT_S", 2.0)
     ports = ReservedPorts()
     address = ports.reserve(Address("127.0.0.1", 0, 0))
 
