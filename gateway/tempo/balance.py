@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 
@@ -23,6 +24,7 @@ class _Endpoint:
         self.exporter = exporter
         self.rest_s = 0.0
         self.rests_until = 0.0
+        self.failed_at = -math.inf
         self.in_hand = 0
         self.retired = False
 
@@ -35,12 +37,16 @@ class _Endpoint:
             if self.retired and not self.in_hand:
                 await self.exporter.close()
 
-    def note(self, outcome: Outcome, now: float) -> None:
+    def note(self, outcome: Outcome, *, began: float, now: float) -> None:
         away = outcome.fate is Fate.RETRY and (
             outcome.code in _AWAY or outcome.code.startswith("HTTP")
         )
-        self.rest_s = min(MOST_REST_S, max(FIRST_REST_S, 2 * self.rest_s)) if away else 0.0
-        self.rests_until = now + self.rest_s
+        if not away:
+            self.rest_s = self.rests_until = 0.0
+        elif began > self.failed_at:  # else it tells no more than the failure before did
+            self.rest_s = min(MOST_REST_S, max(FIRST_REST_S, 2 * self.rest_s))
+            self.rests_until = now + self.rest_s
+            self.failed_at = now
 
     async def retire(self) -> None:
         """What is in hand is answered first."""
@@ -83,9 +89,9 @@ class BalancedExporter:
         turns = self._turns()
         while True:
             endpoint = turns.pop(0)
-            left_s = max(0.0, deadline - self._clock())
-            outcome = await endpoint.export(tenant, payload, left_s)
-            endpoint.note(outcome, self._clock())
+            began = self._clock()
+            outcome = await endpoint.export(tenant, payload, max(0.0, deadline - began))
+            endpoint.note(outcome, began=began, now=self._clock())
             if not turns or not _is_untouched(outcome) or self._clock() >= deadline:
                 break
         if outcome.fate is Fate.RETRY and self._has_other(endpoint):

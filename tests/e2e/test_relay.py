@@ -49,7 +49,9 @@ def delivered(relay: RunningGateway) -> int:
 
 @pytest.fixture(scope="module")
 def relay(tmp_path_factory, gateway):
-    with running_relay(tmp_path_factory.mktemp("relay"), f"http://{gateway.grpc_address}") as relay:
+    """By the name of this machine, so that it is looked up."""
+    target = f"http://localhost:{gateway.grpc_port}"
+    with running_relay(tmp_path_factory.mktemp("relay"), target) as relay:
         yield relay
 
 

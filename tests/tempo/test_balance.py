@@ -118,10 +118,15 @@ async def test_a_failure_with_others_left_is_retried_at_once(bench):
 async def test_with_all_away_the_one_that_rests_shortest_is_asked_and_its_delay_counts(bench):
     for endpoint in bench.endpoints:
         endpoint.outcome = AWAY
-    outcomes = await bench.export(3)
-    assert outcomes[-1].retry_after_s == AWAY.retry_after_s
+    assert (await bench.export())[0].retry_after_s == AWAY.retry_after_s
+    assert bench.calls == [1, 1, 1]
     bench.endpoints[2].outcome = OK
-    assert OK in await bench.export(3)
+    outcomes = []
+    for _ in range(3):
+        bench.now += 0.01
+        outcomes += await bench.export()
+    assert outcomes[-1] is OK
+    assert bench.calls == [2, 2, 2]
 
 
 async def test_rests_double_up_to_the_longest(bench):
@@ -135,6 +140,21 @@ async def test_rests_double_up_to_the_longest(bench):
         calls_by_time[second // 100] += bench.calls[0] - before
     assert 4 <= calls_by_time[0] <= 8
     assert 2 <= calls_by_time[1] <= 100 / MOST_REST_S + 1
+
+
+async def test_failures_of_one_moment_count_as_one(bench):
+    failing = bench.endpoints[0]
+    failing.outcome = SLOW
+    failing.gate.clear()
+    loop = asyncio.get_running_loop()
+    tasks = [loop.create_task(bench.export()) for _ in range(9)]
+    await asyncio.sleep(0)
+    failing.gate.set()
+    await asyncio.gather(*tasks)
+    assert failing.calls == 3
+    bench.now = FIRST_REST_S
+    await bench.export(3)
+    assert failing.calls == 4
 
 
 @pytest.mark.parametrize(
