@@ -268,7 +268,8 @@ class Gateway:
         drained = await self._pipeline.drain(0.0 if hopeless else phases.drain_s)
         if self._handover is not None:
             self._pipeline.hand_over(self._handover)
-        flushed = await self._backend.stop(phases.backend_s)
+        # What the others have not needed of their time is the backend's.
+        flushed = await self._backend.stop(began + phases.backend_ends_s - time.monotonic())
         self._pipeline.backend_ended(flushed=flushed)
         await self._tasks.stop()
         await self._adoptions.stop(backend_flushed=flushed)

@@ -33,10 +33,15 @@ class Phases(NamedTuple):
     drain_s: float
     """The queue is delivered."""
     backend_s: float
-    """The backend brings to its disk what it has."""
+    """The backend brings to its disk what it has; it also gets what the first two leave."""
     handover_s: float
     """Another gateway is given what is left. That begins when the queue's time is over, beside the
     backend's end, and lasts until the time of all phases is."""
+
+    @property
+    def backend_ends_s(self) -> float:
+        """When the backend has to have ended, since the begin of the stop."""
+        return self.answer_s + self.drain_s + self.backend_s
 
     @classmethod
     def of(cls, timeout_s: float, *, hands_over: bool) -> Phases:

@@ -160,6 +160,12 @@ def _read_url_or_off(text: str) -> str:
     return OFF if text.lower() == OFF else _read_url(text)
 
 
+def _read_endpoint(text: str) -> str:
+    if not re.fullmatch(r"(https?://)?[^\s/@]+/?", text):
+        raise ValueError(text)
+    return text.rstrip("/")
+
+
 def _read_urls(text: str) -> tuple[str, ...]:
     return tuple(_read_url(item) for item in _items(text))
 
@@ -185,6 +191,9 @@ _LIST = Kind(_items, "a comma separated list", ",".join)
 _URL = Kind(_read_url, "a URL such as http://tempo:3200")
 _URLS = Kind(_read_urls, "URLs such as http://tempo:4317, comma separated", ",".join)
 _URL_OR_OFF = Kind(_read_url_or_off, f"a URL such as https://gateway.example.com, or {OFF}")
+_ENDPOINT = Kind(
+    _read_endpoint, "host, host:port, http://host:port or https://host:port, without a path"
+)
 _PAIRS = Kind(
     _read_pairs,
     "key=value pairs, comma separated",
@@ -392,6 +401,41 @@ class Settings:
     tempo_retention_s: float = _setting(
         "TEMPO_RETENTION", 48 * 3600.0, _DURATION_KIND, "how long traces are kept"
     )
+    tempo_storage: str = _setting(
+        "TEMPO_STORAGE",
+        "local",
+        _choice("local", "s3"),
+        "where a managed Tempo keeps its traces: under GATEWAY_DATA_DIR, or in a bucket",
+    )
+    tempo_s3_bucket: str | None = _setting("TEMPO_S3_BUCKET", None, _TEXT, "the bucket; must exist")
+    tempo_s3_endpoint: str | None = _setting(
+        "TEMPO_S3_ENDPOINT",
+        None,
+        _ENDPOINT,
+        "where the bucket is; AWS if not set, in the region if one is set",
+    )
+    tempo_s3_region: str | None = _setting(
+        "TEMPO_S3_REGION", None, _TEXT, "region of the bucket, where its owner wants one"
+    )
+    tempo_s3_access_key: str | None = _setting(
+        "TEMPO_S3_ACCESS_KEY",
+        None,
+        _TEXT,
+        "if not set, AWS_ACCESS_KEY_ID or what the machine is allowed to",
+        secret=True,
+    )
+    tempo_s3_secret_key: str | None = _setting(
+        "TEMPO_S3_SECRET_KEY", None, _TEXT, "belongs to TEMPO_S3_ACCESS_KEY", secret=True
+    )
+    tempo_s3_prefix: str | None = _setting(
+        "TEMPO_S3_PREFIX", None, _TEXT, "folder in the bucket, so that others can use it too"
+    )
+    tempo_s3_insecure: bool = _setting(
+        "TEMPO_S3_INSECURE",
+        False,
+        _switch(),
+        "on: plain HTTP, where TEMPO_S3_ENDPOINT does not say http:// or https://",
+    )
 
     container_memory: int | None = _setting(
         "CONTAINER_MEMORY", None, _size(), "set by the platform: memory of the container"
@@ -459,6 +503,31 @@ class Settings:
             faults.append(
                 "GATEWAY_TLS_CLIENT_CA is set and GATEWAY_TLS_CERT is not: without TLS no client"
                 " shows a certificate"
+            )
+        return faults + self._storage_faults()
+
+    def _storage_faults(self) -> list[str]:
+        """What would have traces kept elsewhere than where somebody thinks they are."""
+        faults = []
+        if self.tempo_storage == "s3" and not self.tempo_s3_bucket:
+            faults.append("TEMPO_STORAGE='s3': needs TEMPO_S3_BUCKET")
+        elsewhere = self.tempo_mode == "auto" and self.tempo_otlp_endpoint
+        if self.tempo_storage == "s3" and (elsewhere or self.tempo_mode not in {"auto", "managed"}):
+            mode = "external" if elsewhere else self.tempo_mode
+            faults.append(
+                "TEMPO_STORAGE='s3': is for the Tempo that the gateway runs (TEMPO_MODE='managed'),"
+                f" and this one is {mode}"
+            )
+        if self.tempo_storage == "local" and self.tempo_s3_bucket:
+            faults.append(
+                f"TEMPO_S3_BUCKET={self.tempo_s3_bucket!r}: is not used with TEMPO_STORAGE='local';"
+                " set TEMPO_STORAGE='s3', or unset the bucket"
+            )
+        if bool(self.tempo_s3_access_key) != bool(self.tempo_s3_secret_key):
+            faults.append("TEMPO_S3_ACCESS_KEY and TEMPO_S3_SECRET_KEY: set both or neither")
+        if self.tempo_s3_insecure and (self.tempo_s3_endpoint or "").startswith("https://"):
+            faults.append(
+                f"TEMPO_S3_INSECURE='on': contradicts TEMPO_S3_ENDPOINT={self.tempo_s3_endpoint!r}"
             )
         return faults
 

@@ -153,3 +153,35 @@ def test_no_worker_at_all_is_a_fault():
     assert "WEB_CONCURRENCY='0': expected a whole number from 1 to 64" in faults_of(
         WEB_CONCURRENCY="0"
     )
+
+
+BUCKET = {"TEMPO_STORAGE": "s3", "TEMPO_S3_BUCKET": "b"}
+
+
+class TestStorage:
+    def test_a_bucket_alone_is_enough(self):
+        settings = Settings.load(BUCKET)
+        assert (settings.tempo_storage, settings.tempo_s3_bucket) == ("s3", "b")
+
+    @pytest.mark.parametrize(
+        ("environ", "fault"),
+        [
+            ({"TEMPO_STORAGE": "s3"}, "needs TEMPO_S3_BUCKET"),
+            ({"TEMPO_S3_BUCKET": "b"}, "is not used with TEMPO_STORAGE='local'"),
+            (BUCKET | {"TEMPO_S3_ACCESS_KEY": "a"}, "set both or neither"),
+            (BUCKET | {"TEMPO_S3_SECRET_KEY": "s"}, "set both or neither"),
+            (BUCKET | {"TEMPO_MODE": "embedded"}, "this one is embedded"),
+            (BUCKET | {"TEMPO_OTLP_ENDPOINT": "http://t:4317"}, "this one is external"),
+            (
+                BUCKET | {"TEMPO_S3_ENDPOINT": "https://m", "TEMPO_S3_INSECURE": "on"},
+                "contradicts TEMPO_S3_ENDPOINT",
+            ),
+            (BUCKET | {"TEMPO_S3_ENDPOINT": "http://m/path"}, "without a path"),
+            (BUCKET | {"TEMPO_STORAGE": "gcs"}, "one of local, s3"),
+        ],
+    )
+    def test_what_would_keep_traces_elsewhere_than_thought_is_a_fault(self, environ, fault):
+        (found,) = faults_of(**environ)
+        assert fault in found
+        assert "'a'" not in found
+        assert "'s'" not in found

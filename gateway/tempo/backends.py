@@ -90,7 +90,8 @@ def make_backend(settings: Settings) -> Backend:
     if mode == "auto" and settings.tempo_otlp_endpoint:
         mode = "external"
     elif mode == "auto":
-        mode = "managed" if binary else "embedded"
+        wants_tempo = binary or settings.tempo_storage == "s3"
+        mode = "managed" if wants_tempo else "embedded"
     if mode == "external":
         return external_tempo(settings)
     if mode == "managed":

@@ -81,6 +81,8 @@ class Profile(NamedTuple):
     """Metric by tenant: traces that are in memory only."""
     flushed: re.Pattern[str]
     """What it logs after SIGTERM, once its memory is on its disk."""
+    finishes_at_end: bool
+    """Whether it can also be told to bring it to its storage before that (FLUSH_ON_STOP)."""
     broken: re.Pattern[str] = re.compile(r'msg="failed to cut ')
     """What it logs when its disk is full. From then on it loses what it goes on to say OK to, also
     when there is room again, until it is restarted (tried with 2.4.0, 2.10.8 and 3.0.3)."""
@@ -104,6 +106,7 @@ def profile_for(version: Version, *, container_bytes: int) -> Profile:
             window,
             "tempo_live_store_live_traces",
             re.compile(r'msg="module stopped" module=live-store$'),
+            finishes_at_end=False,
         )
     has_live_period = line >= (2, 10)
     return Profile(
@@ -115,6 +118,7 @@ def profile_for(version: Version, *, container_bytes: int) -> Profile:
         window,
         "tempo_ingester_live_traces",
         re.compile(r'msg="module stopped" module=ingester$'),
+        finishes_at_end=True,
     )
 
 

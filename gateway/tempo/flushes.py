@@ -37,7 +37,7 @@ class FlushLag:
         self._watch.saw(pages, now)
         if now > self._busy_until or not self._watch.overdue(now):
             return True
-        lagging = self._watch.lagging(await self._live_traces(session, base_url), now)
+        lagging = self._watch.lagging(await self.live_traces(session, base_url), now)
         if lagging:
             self._busy_until = now + HOLD_S
         return not lagging
@@ -46,9 +46,10 @@ class FlushLag:
         self._wal.keep_copies()
         return self._wal.pages()
 
-    async def _live_traces(
+    async def live_traces(
         self, session: aiohttp.ClientSession, base_url: str
     ) -> Mapping[str, float]:
+        """By tenant. Raises what a failing request raises."""
         async with session.get(f"{base_url}/metrics") as answer:
             text = (await answer.read()).decode(errors="replace")
         return {tenant: float(count) for tenant, count in self._gauge.findall(text)}

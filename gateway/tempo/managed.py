@@ -24,7 +24,9 @@ from gateway.tempo.config import (
 from gateway.tempo.discards import ReadBack
 from gateway.tempo.flushes import FlushLag
 from gateway.tempo.ports import Ports
+from gateway.tempo.storage import storage_variables
 from gateway.tempo.supervisor import Habits
+from gateway.tempo.uploads import Uploads
 from gateway.tempo.version import read_version
 from gateway.tempo.window import Window
 
@@ -46,7 +48,7 @@ def managed_tempo(settings: Settings, binary: Path, *, container_bytes: int) -> 
         retention_s=settings.tempo_retention_s,
         container_bytes=container_bytes,
         has_tenants=settings.has_tenants,
-    )
+    ) | storage_variables(settings)
     default_tenant = DEFAULT_TENANT if settings.has_tenants else ""
     line = command(binary, own or profile.template)
 
@@ -56,7 +58,9 @@ def managed_tempo(settings: Settings, binary: Path, *, container_bytes: int) -> 
     hold_s = settings.hold_time_s
     if hold_s is None:
         hold_s = profile.hold_s if own is None else FOREIGN_HOLD_S
-    _tell(binary, profile, own, hold_s)
+    in_bucket = settings.tempo_storage == "s3"
+    storage = settings.tempo_s3_bucket if in_bucket else data_dir / "blocks"
+    _tell(binary, profile, own, hold_s, str(storage) if own is None else None)
     if own is not None:  # nobody knows where it has its WAL, and when it writes to it
         habits = Habits(flushed=profile.flushed, broken=profile.broken)
         return ChildBackend(
@@ -80,7 +84,13 @@ def managed_tempo(settings: Settings, binary: Path, *, container_bytes: int) -> 
         "tempo",
         program,
         hold_s=hold_s,
-        habits=Habits(prepare, lag.keeps_up, profile.flushed, profile.broken),
+        habits=Habits(
+            prepare,
+            lag.keeps_up,
+            profile.flushed,
+            Uploads(wal, lag).done if in_bucket and not profile.finishes_at_end else None,
+            profile.broken,
+        ),
         window=Window(profile.window_bytes, profile.hold_s),
         delivered=lag.delivered,
         read_back=ReadBack(),
@@ -89,7 +99,9 @@ def managed_tempo(settings: Settings, binary: Path, *, container_bytes: int) -> 
     )
 
 
-def _tell(binary: Path, profile: Profile, own: Path | None, hold_s: float) -> None:
+def _tell(
+    binary: Path, profile: Profile, own: Path | None, hold_s: float, storage: str | None
+) -> None:
     logger.info(
         "tempo found",
         extra=facts(
@@ -98,6 +110,7 @@ def _tell(binary: Path, profile: Profile, own: Path | None, hold_s: float) -> No
             config=own or profile.template,
             hold_s=hold_s,
             max_message_mib=profile.max_message_mib,
+            storage=storage,
         ),
     )
     if not profile.tested and own is None:

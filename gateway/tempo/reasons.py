@@ -18,9 +18,24 @@ _REASONS = (
     ("memory", r"out of memory|cannot allocate memory|MemoryError", "it ran out of memory"),
     ("stack", r"stack exceeds \d+-byte limit|stack overflow", "it overflowed its stack"),
     (
+        "bucket",
+        r"NoSuchBucket|specified bucket does not exist",
+        "its bucket does not exist (TEMPO_S3_BUCKET)",
+    ),
+    (
+        "keys",
+        r"AccessKeyId|SignatureDoesNotMatch|Access ?Denied|failed to get credentials",
+        "its object storage refuses the keys (TEMPO_S3_ACCESS_KEY, TEMPO_S3_SECRET_KEY)",
+    ),
+    (
+        "tls",
+        r"HTTP response to HTTPS client|TLS handshake|x509: ",
+        "its object storage does not speak TLS that it trusts (TEMPO_S3_ENDPOINT, SSL_CERT_FILE)",
+    ),
+    (
         "storage",
-        r"unexpected error from ListObjects|NoSuchBucket|InvalidAccessKeyId|SignatureDoesNotMatch",
-        "its object storage refuses or cannot be reached",
+        r"unexpected error from ListObjects",
+        "its object storage cannot be reached (TEMPO_S3_ENDPOINT)",
     ),
     ("binary", r"cannot run the program|exec format error", "the program cannot be run here"),
     ("crash", r"^panic: |^fatal error: |^Traceback ", "it crashed"),

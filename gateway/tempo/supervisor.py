@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+import aiohttp
+
 from gateway.lifecycle import Tasks
 from gateway.telemetry.logs import facts
 from gateway.tempo.backoff import LOOPING, STABLE_S, Backoff
@@ -32,6 +34,9 @@ SILENT_S = 60.0
 NEVER_READY_S = 300.0
 """The same before its first answer. Tempo replays its WAL before it opens a port."""
 
+SETTLE_POLL_S = 0.2
+SETTLE_SHARE = 0.85
+"""Of the time for a stop."""
 PARTING_S = 0.5
 """For a child to end by itself once its memory is on disk."""
 
@@ -45,6 +50,8 @@ class Habits(NamedTuple):
     """Given a session and the base URL: does the child bring its memory to disk in time?"""
     flushed: re.Pattern[str] | None = None
     """What it says once, after SIGTERM, all its memory is on disk."""
+    settled: Check | None = None
+    """Asked before SIGTERM: has it done what it does no more once it is told to end?"""
     broken: re.Pattern[str] | None = None
     """What it says when it has lost, or goes on to lose, what it said OK to; it is killed then."""
 
@@ -120,12 +127,30 @@ class Supervisor:
         self._move(Event.STOP)
         if not self._started:
             return True
+        grace_s -= await self._settle(grace_s)
         if self._child is not None:
             self._child.terminate()
         if not await self._parted(grace_s) and self._child is not None:
             self._child.kill()
         await self._ended.wait()
         return self._flushed and self._killed_for is None
+
+    async def _settle(self, grace_s: float) -> float:
+        """Wait for ``settled``, but for a rest of the time; returns how long that has taken."""
+        settled, began = self._habits.settled, time.monotonic()
+        if settled is None:
+            return 0.0
+        async with open_session() as session:
+            while self._child is not None:
+                with contextlib.suppress(aiohttp.ClientError, OSError):
+                    if await settled(session, self.base_url):
+                        break
+                if time.monotonic() - began > grace_s * SETTLE_SHARE:
+                    what = "backend ends before its storage has all that it holds"
+                    logger.error(what, extra=facts(name=self._name))
+                    break
+                await asyncio.sleep(SETTLE_POLL_S)
+        return time.monotonic() - began
 
     async def _parted(self, grace_s: float) -> bool:
         """Wait for the end. False when it does not come by itself, or is not worth the wait:

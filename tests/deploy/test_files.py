@@ -100,7 +100,7 @@ def test_scalingo_json_sets_what_the_gateway_takes():
 
 
 def example_lines() -> list[str]:
-    return re.findall(r"^#([A-Z_]+=.*)$", (CONFIG / "env.example").read_text(), re.MULTILINE)
+    return re.findall(r"^#([A-Z0-9_]+=.*)$", (CONFIG / "env.example").read_text(), re.MULTILINE)
 
 
 def test_env_example_has_each_setting_that_people_set():

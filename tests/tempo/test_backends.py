@@ -65,6 +65,7 @@ def test_the_binary_is_the_one_named_else_in_bin_else_on_the_path(
     [
         ({}, False, "embedded"),
         ({}, True, "managed"),
+        ({"TEMPO_STORAGE": "s3", "TEMPO_S3_BUCKET": "b"}, True, "managed"),
         ({"TEMPO_OTLP_ENDPOINT": "http://127.0.0.1:4317"}, True, "external"),
         ({"TEMPO_MODE": "embedded"}, True, "embedded"),
         ({"TEMPO_MODE": "managed", "TEMPO_OTLP_ENDPOINT": "http://x:1"}, True, "managed"),
@@ -91,6 +92,11 @@ async def test_the_largest_delivery_follows_the_container_where_tempo_is_ours(tm
     backend = await make_backend(theirs)
     assert backend.max_message_bytes == MAX_MESSAGE_BYTES
     await backend.stop(1.0)
+
+
+async def test_a_bucket_is_never_left_aside_for_want_of_a_tempo(tmp_path, nowhere):
+    with pytest.raises(BinaryError, match="install-tempo"):
+        await make_backend(settings(tmp_path, TEMPO_STORAGE="s3", TEMPO_S3_BUCKET="b"))
 
 
 async def test_the_hold_time_can_be_set(tmp_path, tempo):

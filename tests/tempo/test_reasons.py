@@ -17,6 +17,10 @@ LINES = {
     "permission": 'level=error err="failed to create store: mkdir /x: permission denied"',
     "memory": "fatal error: runtime: out of memory",
     "stack": "runtime: goroutine stack exceeds 1000000000-byte limit",
+    "bucket": 'err="unexpected error from ListObjects on b: The specified bucket does not exist"',
+    "keys": 'err="unexpected error from ListObjects on b: Access Denied."',
+    "tls": 'err="unexpected error from ListObjects on b: http: server gave HTTP response to HTTPS'
+    ' client"',
     "storage": 'err="failed to create store: unexpected error from ListObjects on b: dial"',
     "binary": 'level=error msg="cannot run the program" err="[Errno 8] Exec format error"',
     "crash": "panic: runtime error: index out of range",

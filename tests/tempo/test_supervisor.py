@@ -305,6 +305,44 @@ async def test_a_child_that_has_flushed_is_not_waited_for(fake, monkeypatch):
         assert await supervisor.stop(1000.0)
 
 
+async def test_what_a_child_does_no_more_at_its_end_is_waited_for(fake):
+    asked = []
+
+    async def settled(session, url):
+        assert fake.supervisor.pid is not None
+        asked.append(url)
+        if len(asked) == 1:
+            raise TimeoutError
+        return len(asked) == 3
+
+    supervisor = fake.start(habits=Habits(settled=settled))
+    await fake.until_state(State.READY)
+    assert await supervisor.stop(DEADLINE_S)
+    assert asked == 3 * [supervisor.base_url]
+
+
+async def test_it_is_not_waited_for_longer_than_there_is_time(fake, caplog):
+    async def settled(session, url):
+        return False
+
+    supervisor = fake.start(habits=Habits(settled=settled))
+    await fake.until_state(State.READY)
+    async with asyncio.timeout(DEADLINE_S):
+        await supervisor.stop(1.0)
+    assert events(caplog, "backend ends before its storage has all that it holds")
+
+
+async def test_a_child_that_dies_meanwhile_is_not_waited_for(fake):
+    async def settled(session, url):
+        os.kill(fake.supervisor.pid, signal.SIGKILL)
+        return False
+
+    supervisor = fake.start(habits=Habits(settled=settled))
+    await fake.until_state(State.READY)
+    async with asyncio.timeout(DEADLINE_S):
+        assert not await supervisor.stop(1000.0)
+
+
 async def test_words_of_a_flush_before_the_stop_mean_nothing(fake):
     habits = Habits(flushed=re.compile(r"module=ingester$"))
     supervisor = fake.start("--say", "module=ingester", "--ignore-term", habits=habits)
