@@ -32,7 +32,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.kit.gateway import RunningGateway, running_gateway
+from tests.kit.gateway import RunningGateway, eventually, running_gateway
 from tests.kit.spans import attribute, make_request, make_span
 
 MIB = 2**20
@@ -40,8 +40,8 @@ SPANS, TRACES = 50, 5
 """Of a request."""
 FRESH_S = 5.0
 """After which the times in the requests are set anew."""
-_SETTLE_S = 15.0
-"""After the last request, for what the backend still holds to become certain."""
+_SETTLE_S = 300.0
+"""Most after the last request, for all of it to be delivered and certain."""
 _MEMORY = re.compile(r"^(Rss\w+):\s+(\d+) kB", re.MULTILINE)
 
 
@@ -212,7 +212,9 @@ def measure(chosen: argparse.Namespace, directory: Path) -> dict[str, Any]:
             stop.set()
             for thread in threads:
                 thread.join()
-        time.sleep(_SETTLE_S)
+        eventually(
+            lambda: "gateway_pending_spans 0.0" in gateway.get("/metrics")[1], timeout_s=_SETTLE_S
+        )
         status = json.loads(gateway.get("/gateway/status")[1])
         code = gateway.stop()
     return {

@@ -36,6 +36,9 @@ it can. The rest is the gateway's, and Tempo's program itself (40 MiB)."""
 MOST_LIVE_BYTES = 250_000_000
 """Of traces that Tempo 3 keeps in memory before pushes have to wait; its own default."""
 
+ROOMY_BYTES = 2**30
+"""From this size of a container on, Tempo need not save memory (docs/performance.md)."""
+
 WINDOW_SHARE = 32
 LEAST_WINDOW_BYTES, MOST_WINDOW_BYTES = 8 * MIB, 256 * MIB
 """Part of the container's memory that spans may fill which Tempo has not brought to its disk; in
@@ -140,6 +143,7 @@ def environment(
     retention_s: float,
     container_bytes: int,
     has_tenants: bool,
+    metrics: str = "auto",
 ) -> dict[str, str]:
     """What the files in ``config/`` name, but for the ports. Raises ConfigError for a path that
     they cannot hold.
@@ -150,6 +154,8 @@ def environment(
             f"GATEWAY_DATA_DIR={path!r}: Tempo's configuration cannot hold a path with quotes,"
             " backslashes, dollar signs or line breaks"
         )
+    small = container_bytes < ROOMY_BYTES
+    has_metrics = metrics == "on" or (metrics == "auto" and not small)
     go_bytes = max(LEAST_GO_BYTES, int(container_bytes * GO_SHARE))
     return {
         "GOMEMLIMIT": f"{go_bytes}B",  # an operator's own goes first
@@ -159,6 +165,10 @@ def environment(
         "RETENTION": f"{retention_s:.0f}s",
         "MAX_MESSAGE_MIB": str(profile.max_message_mib),
         "MAX_TRACE_BYTES": str(profile.max_message_mib * MIB + TRACE_SPARE_BYTES),
+        "ROW_GROUP_BYTES": str(10_000_000 if small else 30_000_000),
+        "BLOCK_DURATION": "15s" if small else "30s",
+        "LIVE_BLOCK_DURATION": "15s" if small else "30s",
+        "METRICS_PROCESSORS": "local-blocks" if has_metrics else "",
         "MAX_LIVE_BYTES": str(min(MOST_LIVE_BYTES, go_bytes // 2)),
     }
 

@@ -6,6 +6,7 @@ used, which follows redirects and takes proxies from HTTPS_PROXY and NO_PROXY.
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import http.client
 import platform
@@ -15,6 +16,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,8 +30,10 @@ ATTEMPTS = 4
 FIRST_DELAY_S = 1.0
 SILENCE_S = 30.0
 """Longest wait for the next byte."""
+MOST_S = 15 * 60.0
+"""For one download. A build may take half an hour, and one that never ends tells nobody why."""
 MOST_BYTES = 400 * 2**20
-"""No release comes near this; a server that sends more is not trusted further."""
+"""No release comes near this, nor what is in it; whoever sends more is not trusted further."""
 _CHUNK_BYTES = 2**18
 
 _SYSTEMS = {"Linux": "linux", "Darwin": "darwin", "Windows": "windows"}
@@ -83,11 +87,21 @@ def install(
     Does nothing when that version is there. ``base_url`` is a mirror that has the files under
     ``v<version>/`` as GitHub's releases do. Raises InstallError.
     """
+    release = release_for(version, base_url, system=platform.system(), machine=platform.machine())
+    try:
+        return _install(release, directory, say, silence_s, first_delay_s)
+    except OSError as error:  # the network's are InstallErrors by now
+        raise InstallError(f"{directory} cannot be written: {error}; is there room?") from error
+
+
+def _install(
+    release: Release, directory: Path, say: Say, silence_s: float, first_delay_s: float
+) -> Path:
+    version = release.version
     binary, note = directory / BINARY, directory / f"{BINARY}.version"
     if binary.is_file() and note.is_file() and note.read_text().strip() == version:
         say(f"Tempo {version} is there: {binary}")
         return binary
-    release = release_for(version, base_url, system=platform.system(), machine=platform.machine())
     directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=directory, prefix=".install-") as scratch:
         fresh = _fetch_binary(release, Path(scratch), say, silence_s, first_delay_s)
@@ -143,21 +157,31 @@ def _expected_checksum(release: Release, silence_s: float) -> str:
 
 def _download(url: str, path: Path, say: Say, silence_s: float) -> tuple[Path, str]:
     """Stream ``url`` into ``path``; returns it with its SHA-256 in hex."""
-    digest, size = hashlib.sha256(), 0
+    digest, size, began = hashlib.sha256(), 0, time.monotonic()
     with _open(url, silence_s) as answer, path.open("wb") as file:
         total = int(answer.headers.get("Content-Length") or 0)
         progress = _Progress(url, total, say)
-        with _in_words(url):
-            while chunk := answer.read(_CHUNK_BYTES):
-                size += len(chunk)
-                if size > MOST_BYTES:
-                    raise InstallError(f"{url} is larger than any release of Tempo; check the URL")
-                digest.update(chunk)
-                file.write(chunk)
-                progress.show(size)
+        while chunk := _read(answer, url):
+            size += len(chunk)
+            if size > MOST_BYTES:
+                raise InstallError(f"{url} is larger than any release of Tempo; check the URL")
+            if time.monotonic() - began > MOST_S:
+                raise InstallError(
+                    f"{url} sent {size} bytes in {MOST_S / 60:g} minutes, which is too slow; set"
+                    " TEMPO_DOWNLOAD_URL to a mirror that is nearer"
+                )
+            digest.update(chunk)
+            file.write(chunk)
+            progress.show(size)
     if total and size < total:
         raise InstallError(f"{url} ended after {size} of {total} bytes", again=True)
     return path, digest.hexdigest()
+
+
+def _read(answer: http.client.HTTPResponse, url: str) -> bytes:
+    """What has come, up to a chunk; empty at the end."""
+    with _in_words(url):
+        return answer.read1(_CHUNK_BYTES)
 
 
 class _Progress:
@@ -216,10 +240,10 @@ def _unpack(archive: Path, target: Path) -> Path:
         with tarfile.open(archive, "r:gz") as tar:
             member = next((m for m in tar if m.name in (BINARY, f"./{BINARY}")), None)
             source = tar.extractfile(member) if member is not None and member.isreg() else None
-            if source is None:
+            if member is None or source is None or member.size > MOST_BYTES:
                 raise InstallError("the archive holds no plain file 'tempo'; is it a release?")
             _copy(source, target)
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InstallError(f"the archive cannot be unpacked: {error}") from error
     return target
 

@@ -48,6 +48,7 @@ def managed_tempo(settings: Settings, binary: Path, *, container_bytes: int) -> 
         retention_s=settings.tempo_retention_s,
         container_bytes=container_bytes,
         has_tenants=settings.has_tenants,
+        metrics=settings.tempo_metrics,
     ) | storage_variables(settings)
     default_tenant = DEFAULT_TENANT if settings.has_tenants else ""
     line = command(binary, own or profile.template)

@@ -7,24 +7,18 @@ import json
 from gateway.settings import Settings
 
 AWS = "s3.amazonaws.com"
-_LOCAL = {
-    "FLUSH_ON_STOP": "false",
-    "LIVE_BLOCK_DURATION": "30s",
-    "KEEP_BLOCKS": "20m",
-    "BACKEND_AFTER": "15m",
-    "LIVE_BACKEND_AFTER": "15m",
-}
 _IN_BUCKET = {
     "FLUSH_ON_STOP": "true",
     # Tempo 3 has no way to bring an unfinished block to the bucket when it ends, so the end waits
     # for it to be finished.
     "LIVE_BLOCK_DURATION": "10s",
-    # After a start with an empty disk the newest traces are in the bucket only. 2.x asks there and
-    # in its memory for the same time, 3.x in one of the two; a block is seen in the bucket 60 s
-    # after its last span at most.
+    # After a start with an empty disk the newest traces are in the bucket only, where these are
+    # looked for when they are older than this. For younger ones 3.x asks its memory only, so it has
+    # to be sure to see a block in the bucket by then (60 s).
+    "BACKEND_AFTER": "1m",
     "KEEP_BLOCKS": "3m",
-    "BACKEND_AFTER": "0s",
     "LIVE_BACKEND_AFTER": "90s",
+    "LIVE_KEEP_BLOCKS": "3m",
 }
 
 
@@ -41,7 +35,7 @@ def storage_variables(settings: Settings) -> dict[str, str]:
         "S3_SECRET_KEY": _quoted(settings.tempo_s3_secret_key),
         "S3_PREFIX": _quoted((settings.tempo_s3_prefix or "").strip("/")),
         "S3_INSECURE": str(insecure).lower(),
-        **(_IN_BUCKET if in_bucket else _LOCAL),
+        **(_IN_BUCKET if in_bucket else {}),
     }
 
 

@@ -133,6 +133,16 @@ def test_sizes_follow_the_memory(container, message_mib, go_bytes):
     assert int(found["MAX_LIVE_BYTES"]) <= 250_000_000
 
 
+def test_a_small_container_has_small_blocks_and_no_metrics_generator():
+    small, roomy = variables(512 * MIB), variables(GIB)
+    for name in ("BLOCK_DURATION", "LIVE_BLOCK_DURATION"):
+        assert parse_duration(small[name]) < parse_duration(roomy[name])
+    assert int(small["ROW_GROUP_BYTES"]) < int(roomy["ROW_GROUP_BYTES"])
+    assert (small["METRICS_PROCESSORS"], roomy["METRICS_PROCESSORS"]) == ("", "local-blocks")
+    assert variables(512 * MIB, metrics="on")["METRICS_PROCESSORS"] == "local-blocks"
+    assert variables(GIB, metrics="off")["METRICS_PROCESSORS"] == ""
+
+
 @pytest.mark.parametrize("name", ['a"b', "a\\b", "${HOME}", "a\nb"])
 def test_a_path_that_the_file_cannot_hold_is_refused(tmp_path, name):
     with pytest.raises(ConfigError, match="GATEWAY_DATA_DIR"):

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import http.server
 import io
+import os
 import stat
 import subprocess
 import tarfile
@@ -15,6 +16,7 @@ from collections.abc import Iterator
 import pytest
 
 from gateway.tempo.install import InstallError, install, release_for
+from tests.kit.disks import file_size_limit
 
 VERSION = "2.10.8"
 ASSET = f"tempo_{VERSION}_linux_amd64.tar.gz"
@@ -157,6 +159,38 @@ def test_a_server_that_stays_broken_is_named(releases, tmp_path):
     with pytest.raises(InstallError, match=r"ended after \d+ of \d+ bytes"):
         run_install(releases, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_server_that_never_comes_to_an_end_is_given_up(releases, tmp_path, monkeypatch):
+    monkeypatch.setattr("gateway.tempo.install.MOST_S", -1.0)
+    with pytest.raises(InstallError, match=r"too slow.*TEMPO_DOWNLOAD_URL"):
+        run_install(releases, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_that_cannot_be_written_is_told_as_what_it_is(releases, tmp_path):
+    (tmp_path / "bin").write_text("a file")
+    with pytest.raises(InstallError, match="bin cannot be written"):
+        run_install(releases, tmp_path / "bin")
+
+
+def test_a_full_disk_is_no_fault_of_the_network(releases, tmp_path):
+    releases.archive = archive(tempo=os.urandom(100_000))
+    with (
+        file_size_limit(50_000),
+        pytest.raises(InstallError, match=r"cannot be written: .*; is there room"),
+    ):
+        run_install(releases, tmp_path / "bin")
+    assert list((tmp_path / "bin").iterdir()) == []
+    assert sum(path.endswith(ASSET) for path in releases.requests) == 1
+
+
+def test_a_file_of_absurd_size_is_not_unpacked(releases, tmp_path, monkeypatch):
+    monkeypatch.setattr("gateway.tempo.install.MOST_BYTES", 2000)
+    releases.archive = archive(tempo=bytes(3000))
+    assert len(releases.archive) < 2000
+    with pytest.raises(InstallError, match="no plain file"):
+        run_install(releases, tmp_path)
 
 
 def test_a_missing_release_is_final_and_says_what_to_check(releases, tmp_path):

@@ -28,7 +28,7 @@ from gateway.lifecycle import Tasks
 from gateway.settings import Settings
 from gateway.tempo.children import ChildBackend
 from gateway.tempo.client import OtlpGrpcExporter
-from gateway.tempo.config import MIB
+from gateway.tempo.config import MIB, ROOMY_BYTES
 from gateway.tempo.managed import managed_tempo
 from gateway.tempo.wal import Wal
 from tests.kit.backends import find_tempo
@@ -44,8 +44,9 @@ CONTAINER = 512 * MIB
 class Tempo:
     """A managed Tempo and its HTTP API."""
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, container_bytes: int = CONTAINER) -> None:
         self.data_dir = data_dir
+        self._container_bytes = container_bytes
         self._session: aiohttp.ClientSession | None = None
         self.backend = self._make()
 
@@ -53,7 +54,7 @@ class Tempo:
         binary = find_tempo()
         assert binary is not None
         settings = Settings.load({"GATEWAY_DATA_DIR": str(self.data_dir)})
-        return managed_tempo(settings, binary, container_bytes=CONTAINER)
+        return managed_tempo(settings, binary, container_bytes=self._container_bytes)
 
     async def start(self) -> None:
         self._session = self._session or aiohttp.ClientSession()
@@ -189,6 +190,28 @@ async def test_what_can_never_fit_is_to_be_split_and_what_fits_is_kept_whole(tem
     large = make_span("large", trace_id=trace_id, attributes=[attribute("a", "x" * (9 * MIB))])
     assert (await tempo.push(large)).fate is Fate.DELIVERED
     assert await tempo.names(trace_id) == {"large"}
+
+
+async def test_traceql_metrics_are_answered_where_there_is_room(tmp_path):
+    if find_tempo() is None:
+        pytest.skip("no Tempo binary: set TEMPO_BIN or put one at ./bin/tempo")
+    tempo = await asyncio.to_thread(Tempo, tmp_path, ROOMY_BYTES)
+    await tempo.start()
+    try:
+        now = int(time.time())
+        query = f"q={quote('{ } | rate()')}&query={quote('{ } | rate()')}&step=10s"
+        path = f"/api/metrics/query_range?{query}&start={now - 60}&end={now + 60}"
+        async with asyncio.timeout(2 * DEADLINE_S):
+            while True:
+                await tempo.push(make_span("counted"))
+                status, answer = await tempo.get(path)
+                if status == 200 and any(
+                    sample.get("value") for s in answer["series"] for sample in s["samples"]
+                ):
+                    break
+                await asyncio.sleep(0.5)
+    finally:
+        await tempo.close()
 
 
 async def test_bad_ids_are_refused_for_good(tempo):

@@ -34,35 +34,46 @@ def test_the_endpoint_is_taken_with_and_without_a_scheme(told, endpoint, insecur
     assert (found["S3_ENDPOINT"], found["S3_INSECURE"]) == (endpoint, insecure)
 
 
-def test_a_disk_that_may_be_thrown_away_is_given_less():
-    """And what is in the bucket is asked for at once, since after a start nobody else has it."""
-    local, bucket = variables(), variables(**BUCKET)
-    assert (local["STORAGE"], local["FLUSH_ON_STOP"]) == ("local", "false")
-    assert (bucket["STORAGE"], bucket["FLUSH_ON_STOP"]) == ("s3", "true")
-    for name in ("LIVE_BLOCK_DURATION", "LIVE_BACKEND_AFTER", "BACKEND_AFTER"):
-        assert parse_duration(bucket[name]) < parse_duration(local[name])
-    assert parse_duration(bucket["BACKEND_AFTER"]) == 0
+def settings_of(version: str, **told: str) -> dict[str, str]:
+    """What Tempo reads, with the variables of a large container put in."""
+    path = CONFIG / f"tempo-{version}.yaml"
+    found = variables(**told)
+    return yaml.safe_load(
+        re.sub(
+            r"\$\{(\w+)(?::-([^}]*))?\}", lambda m: found.get(m[1]) or m[2] or "", path.read_text()
+        )
+    )
+
+
+@pytest.mark.parametrize("version", ["2.4", "2.10"])
+def test_2_finishes_its_blocks_at_the_end_where_the_disk_may_be_thrown_away(version):
+    assert settings_of(version)["ingester"]["flush_all_on_shutdown"] is False
+    assert settings_of(version, **BUCKET)["ingester"]["flush_all_on_shutdown"] is True
 
 
 @pytest.mark.parametrize("told", [{}, BUCKET])
-def test_a_block_stays_on_the_disk_until_the_storage_is_asked_for_it(told):
-    found = {name: value for name, value in variables(**told).items() if "BUCKET" not in name}
-    seen_s = parse_duration(found["LIVE_BLOCK_DURATION"]) + 1 + 30  # sweep, blocklist_poll
-    assert parse_duration(found["LIVE_BACKEND_AFTER"]) > seen_s
-    for name in ("LIVE_BACKEND_AFTER", "BACKEND_AFTER"):
-        assert parse_duration(found["KEEP_BLOCKS"]) > parse_duration(found[name])
+@pytest.mark.parametrize("version", ["2.4", "2.10"])
+def test_2_keeps_a_block_until_it_asks_the_storage_for_it(version, told):
+    found = settings_of(version, **told)
+    asked_s = parse_duration(found["query_frontend"]["search"]["query_backend_after"])
+    assert 0 < asked_s < parse_duration(found["ingester"]["complete_block_timeout"])
 
 
-@pytest.mark.parametrize("path", sorted(CONFIG.glob("tempo-*.yaml")), ids=lambda path: path.stem)
-def test_values_of_any_characters_stand_whole_in_the_file(path):
+@pytest.mark.parametrize("told", [{}, BUCKET])
+def test_3_keeps_a_block_until_it_asks_the_storage_for_it(told):
+    found = settings_of("3", **told)
+    store, frontend = found["live_store"], found["query_frontend"]
+    seen_s = parse_duration(store["max_block_duration"]) + 1 + 30  # sweep, blocklist_poll
+    for part in ("search", "metrics"):
+        asked_s = parse_duration(frontend[part]["query_backend_after"])
+        assert seen_s < asked_s < parse_duration(store["complete_block_timeout"])
+
+
+@pytest.mark.parametrize("version", ["2.4", "2.10", "3"])
+def test_values_of_any_characters_stand_whole_in_the_file(version):
     wild = "a\"b\\c'd: #{}€"
-    found = variables(
-        **BUCKET, TEMPO_S3_ACCESS_KEY=wild, TEMPO_S3_SECRET_KEY=wild, TEMPO_S3_PREFIX="/a/b/"
-    )
-    text = re.sub(
-        r"\$\{(\w+)(?::-([^}]*))?\}", lambda m: found.get(m[1]) or m[2] or "", path.read_text()
-    )
-    storage = yaml.safe_load(text)["storage"]["trace"]
+    keys = {"TEMPO_S3_ACCESS_KEY": wild, "TEMPO_S3_SECRET_KEY": wild}
+    storage = settings_of(version, **BUCKET, **keys, TEMPO_S3_PREFIX="/a/b/")["storage"]["trace"]
     assert storage["backend"] == "s3"
     assert (storage["s3"]["access_key"], storage["s3"]["secret_key"]) == (wild, wild)
     assert (storage["s3"]["bucket"], storage["s3"]["prefix"]) == ("traces", "a/b")
