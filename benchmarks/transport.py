@@ -100,7 +100,7 @@ async def serve(kind: str) -> None:
         port = runner.addresses[0][1]
     elif kind == "grpcio":
         server = GrpcServer(
-            ingest, host=HOST, port=0, max_request_bytes=64 * 2**20, serving=lambda: True
+            ingest, host=HOST, port=0, max_request_bytes=64 * 2**20, handlers={}
         )
         port = await server.start()
     elif kind == "bare":
