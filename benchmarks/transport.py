@@ -99,9 +99,7 @@ async def serve(kind: str) -> None:
         await site.start()
         port = runner.addresses[0][1]
     elif kind == "grpcio":
-        server = GrpcServer(
-            ingest, host=HOST, port=0, max_request_bytes=64 * 2**20, handlers={}
-        )
+        server = GrpcServer(ingest, host=HOST, port=0, max_request_bytes=64 * 2**20, handlers={})
         port = await server.start()
     elif kind == "bare":
         listener = await asyncio.get_running_loop().create_server(Bare, HOST, 0)
