@@ -11,7 +11,7 @@ import time
 import pytest
 
 from gateway.pipeline.pipeline import DELIVERIES
-from gateway.tempo.supervisor import MOST_BACKOFF_S
+from gateway.tempo.backoff import MOST_BACKOFF_S
 from tests.faults.gateways import backend_of, external_env, kill, status_of, wait_until_quiet
 from tests.faults.ledger import ledger_client, missing_spans, numbers_at
 from tests.faults.sizes import MARKS, SIZE, SOAK
