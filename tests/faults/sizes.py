@@ -21,6 +21,8 @@ class Size(NamedTuple):
     """Budgets that large requests are tried with."""
     slow_spans: int
     """To be acknowledged beside slow connections."""
+    drain_s: float
+    """For the backend to take what has piled up meanwhile."""
     timeout_s: float
     """Of one test."""
 
@@ -35,6 +37,7 @@ SHORT = Size(
     large_requests=1,
     memory_mib=(64,),
     slow_spans=4_000,
+    drain_s=60,
     timeout_s=90,
 )
 LONG = Size(
@@ -47,6 +50,7 @@ LONG = Size(
     large_requests=10,
     memory_mib=(64, 128),
     slow_spans=100_000,
+    drain_s=300,
     timeout_s=1200,
 )
 

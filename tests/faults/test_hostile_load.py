@@ -29,8 +29,6 @@ from tests.kit.spans import attribute, make_request, make_span
 pytestmark = MARKS
 
 AT_ONCE = 5
-DRAIN_S = 300
-"""For the backend to take a flood of the long form, 860 MiB of small spans."""
 PROTOBUF, JSON = "application/x-protobuf", "application/json"
 
 
@@ -145,7 +143,7 @@ def test_large_requests(gateways, report, hollow_backend, memory_mib):
             for zipped in (False, True):
                 one = partial(send, gateway, request, zipped=zipped)
                 told += flood(one, request.answers)
-                wait_until_quiet(gateway, DRAIN_S)  # the next shall find room in the spool
+                wait_until_quiet(gateway, SIZE.drain_s)  # the next shall find room in the spool
     peak = memory_of(gateway).peak
     report(**told, peak_mib=peak // MIB, budget_mib=memory_mib)
     assert told.keys() > LATER  # or it was too little

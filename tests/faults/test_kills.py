@@ -39,6 +39,7 @@ def test_kill_9_of_the_gateway_under_load(fleet, report):
         client.wait_for_more(200)
         ledger = client.finish()
     gateway.wait_until_ready()
+    wait_until_quiet(gateway, SIZE.drain_s)
     missing = missing_spans(numbers_at(gateway.url), ledger)
     report(
         kills=SIZE.gateway_kills,
@@ -48,7 +49,6 @@ def test_kill_9_of_the_gateway_under_load(fleet, report):
     )
     assert ledger.counts.no_answer > 0
     assert missing == 0
-    wait_until_quiet(gateway)
 
 
 def test_kill_9_of_the_backend_under_load(fleet, report):
@@ -66,8 +66,8 @@ def test_kill_9_of_the_backend_under_load(fleet, report):
             gateway.wait_until_ready()
         client.wait_for_more(1000)
         ledger = client.finish()
+    books = wait_until_quiet(gateway, SIZE.drain_s)
     missing = missing_spans(numbers_at(gateway.url), ledger)
-    books = wait_until_quiet(gateway)
     report(
         kills=SIZE.backend_kills,
         acknowledged=ledger.counts.acknowledged,
@@ -93,8 +93,8 @@ def test_kill_9_of_a_backend_that_was_frozen(fleet, report):
         client.wait_for_more(1000)
         ledger = client.finish()
     gateway.wait_until_ready()
+    wait_until_quiet(gateway, SIZE.drain_s)
     missing = missing_spans(numbers_at(gateway.url), ledger)
-    wait_until_quiet(gateway)
     report(
         frozen_s=FROZEN_S,
         acknowledged=ledger.counts.acknowledged,
@@ -118,6 +118,7 @@ def test_sigterm_under_load(fleet, report):
         client.wait_for_more(200)
         ledger = client.finish()
     gateway.wait_until_ready()
+    wait_until_quiet(gateway, SIZE.drain_s)
     missing = missing_spans(numbers_at(gateway.url), ledger)
     report(
         stops=SIZE.stops,
@@ -127,7 +128,6 @@ def test_sigterm_under_load(fleet, report):
     )
     assert missing == 0
     assert ledger.counts.refused_without_hint == 0
-    wait_until_quiet(gateway)
 
 
 async def test_duplicates_after_a_kill(gateways, report):
