@@ -51,6 +51,8 @@ class Crew:
         self._keepers = 0
         self._over = asyncio.Event()
         """No worker shall be replaced any more."""
+        self._time_is_up = False
+        """No worker shall live any more."""
         self._changed = asyncio.Event()
         self._began: set[int] = set()
         """Workers that have listened once."""
@@ -113,6 +115,7 @@ class Crew:
         if not await self._until(lambda: not self._keepers, timeout_s):
             killed = ", ".join(map(str, self.living))
             logger.warning("workers killed", extra=facts(workers=killed, after_s=timeout_s))
+        self._time_is_up = True
         for worker in self.living.values():
             worker.kill()
         await self._until(lambda: not self._keepers, None)
@@ -162,6 +165,8 @@ class Crew:
         self.living[number] = worker
         if self._over.is_set():  # meanwhile
             worker.link.tell("stop")
+        if self._time_is_up:
+            worker.kill()
         watch = Tasks(f"worker {number}")
         watch.spawn(self._look_at(worker), "look")
         try:
@@ -196,10 +201,13 @@ class Crew:
     async def _after(self, number: int, code: int | str, early_ends: int) -> None:
         """Tell of an end and wait before the next life."""
         delay_s = self._backoff.delay_s(early_ends, random.random())  # noqa: S311
-        logger.error(
-            "worker crash loop" if early_ends >= LOOPING else "worker died",
-            extra=facts(worker=number, exit_code=code, again_in_s=round(delay_s, 1)),
-        )
+        told = facts(worker=number, exit_code=code, again_in_s=round(delay_s, 1))
+        if early_ends >= LOOPING:
+            logger.error("worker crash loop", extra=told)
+        elif code == 0:  # somebody has sent it SIGTERM
+            logger.warning("worker ended", extra=told)
+        else:
+            logger.error("worker died", extra=told)
         self._died()
         self._changed.set()
         with contextlib.suppress(TimeoutError):

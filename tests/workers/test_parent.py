@@ -139,6 +139,17 @@ def test_nobody_outlives_the_parent(tmp_path, sign):
         gateway.kill()
 
 
+def test_a_tempo_that_cannot_be_run_ends_the_start_and_its_workers(tmp_path):
+    env = TWO | {"TEMPO_MODE": "managed", "TEMPO_BIN": str(tmp_path / "absent")}
+    gateway = RunningGateway(tmp_path / "data", env)
+    try:
+        assert gateway.process.wait(30) == 1
+        gateway.wait_for_line(f"gateway: .*{tmp_path}/absent")
+        assert "Traceback" not in gateway.log
+    finally:
+        gateway.kill()
+
+
 def test_a_worker_that_cannot_start_ends_the_start(tmp_path):
     """Its spool is a file."""
     (tmp_path / "spool-1").write_text("")
