@@ -3,7 +3,9 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from gateway.lifecycle import Tasks
+import pytest
+
+from gateway.lifecycle import Phases, Tasks
 
 
 async def test_stop_ends_what_still_runs_and_is_safe_twice():
@@ -63,3 +65,11 @@ async def test_who_cannot_do_without_a_task_is_told_of_its_failure():
     while len(tasks):
         await asyncio.sleep(0)
     assert [str(fault) for fault in faults] == ["boom"]
+
+
+@pytest.mark.parametrize("hands_over", [True, False])
+def test_the_phases_of_a_stop_end_before_its_time_does(hands_over):
+    phases = Phases.of(20.0, hands_over=hands_over)
+    assert sum(phases) == pytest.approx(19.0)
+    assert (phases.handover_s > 0) is hands_over
+    assert min(phases[:3]) > 0

@@ -72,8 +72,8 @@ HANDOVER_TIMEOUT_S = 4.0
 class HandoverExporter:
     """Hands spans over to another gateway, with a mark by which it takes a repetition once.
 
-    It gives up nothing, whatever the answer: what answers may be no gateway at all, and the spans
-    are still in the spool.
+    A refusal gives nothing up, whatever it says: what answers may be no gateway at all, and the
+    spans are still in the spool.
     """
 
     def __init__(self, base_url: str, tokens: Sequence[Token] = ()) -> None:
