@@ -90,7 +90,7 @@ class Platform:
             for file in package.files or ():
                 if ".." not in file.parts:  # that would be a script beside the packages
                     (site / file).parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copy(file.locate(), site / file)
+                    shutil.copy2(file.locate(), site / file)  # compiled files go by the time
 
     def post_compile(self) -> subprocess.CompletedProcess[str]:
         """The last step of the build."""
