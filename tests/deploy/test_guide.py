@@ -213,10 +213,12 @@ def test_the_commands_with_tokens(tmp_path):
 
 def test_each_setting_that_the_page_sets_is_taken():
     """In every command of the page, the table's among them."""
-    found = re.findall(r"(?:env-set|config:set) ((?:[A-Z_]+=\S+ ?)+)", PAGE)
-    assert len(found) >= 3
-    for pairs in found:
-        Settings.load(dict(pair.split("=", 1) for pair in shlex.split(pairs.rstrip("`"))))
+    blocks = [*re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL), *(line.now for line in lines())]
+    found = [re.findall(r"(?:env-set|config:set) (.+)", block) for block in blocks]
+    assert sum(map(len, found)) >= 5
+    for commands in found:
+        pairs = [pair for command in commands for pair in shlex.split(command)]
+        Settings.load(dict(pair.split("=", 1) for pair in pairs))
 
 
 def test_each_file_that_the_page_names_is_there():
