@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote_to_bytes, urlsplit
@@ -159,8 +160,10 @@ class Channel:
         message: bytes,
         *,
         metadata: Iterable[tuple[str, str]],
-        timeout_s: float | None,
+        deadline: float | None = None,
     ) -> Answer:
+        """``deadline`` is of the monotonic clock."""
+        timeout_s = None if deadline is None else max(0.0, deadline - time.monotonic())
         method: aio.UnaryStreamMultiCallable[bytes, bytes] = self._channel.unary_stream(path)
         call = method(message, timeout=timeout_s, metadata=tuple(metadata), wait_for_ready=False)
         return Answer(self._channel, call)

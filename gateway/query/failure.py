@@ -72,10 +72,5 @@ def slow(waited_s: float) -> Failure:
     return Failure(504, "the backend is slow", reason)
 
 
-def no_memory() -> Failure:
-    reason = "all memory for requests is in use (GATEWAY_MEMORY_BYTES); ask again in a moment"
-    return Failure(503, "the gateway is busy", reason, retry_after_s=1)
-
-
 def cut() -> Failure:
     return Failure(502, "the backend failed", "it ended the connection in the middle of its answer")

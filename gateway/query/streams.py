@@ -1,6 +1,7 @@
 """Passes streamed queries on: Tempo's ``tempopb.StreamingQuerier``, which Grafana's search uses.
 
-Messages pass as they are, one after another, no faster than the client takes them. Only the methods
+Messages pass as they are, one after another, no faster than the client takes them. How long it may
+take is the engine's to say: only that can end a call whose client does not read. Only the methods
 named here exist: the same port of Tempo's serves its internal services too, to anybody.
 """
 
@@ -8,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 from gateway.access.budget import MemoryBudget
@@ -53,18 +55,40 @@ _CODES = {
 _NAMES = {code: name for name, code in vars(GrpcCode).items() if name.isupper()}
 
 
+_LEAST_MESSAGE_BYTES, _MOST_MESSAGE_BYTES = 4 * 2**20, 16 * 2**20
+"""What clients of gRPC take unless told otherwise, and what Tempo 2 sends at most (Tempo 3: 2 MiB).
+"""
+_HELD_FACTOR = 2
+"""grpcio has a message in pieces and, for a moment, whole beside them."""
+_ROOM_POLL_S = 0.05
+
+
 class Limits(NamedTuple):
     """Bounds on what clients and the backend can make the gateway hold or wait for."""
 
-    concurrent: int = 32
-    """Calls under way at once; each may hold a message."""
-    message_bytes: int = 16 * 2**20
-    """Of one message. Tempo 2 sends up to this much, Tempo 3 2 MiB."""
+    message_bytes: int
+    """Of one message. grpcio tells of it when it is whole, so each call has to have room for it."""
+    concurrent: int
+    """Calls under way at once."""
+    asked: int = 64
+    """Calls that are under way or wait for others; the next is told to come back."""
+    wait_s: float = 20.0
+    """For a place among those that are under way, and for memory."""
     idle_timeout_s: float = 60.0
     """Between two messages of the backend's; Tempo sends one twice a second."""
 
+    @classmethod
+    def within(cls, budget_bytes: int) -> Limits:
+        """At most half of the budget, so that queries do not keep spans out."""
+        share = budget_bytes // 2
+        message_bytes = max(_LEAST_MESSAGE_BYTES, min(_MOST_MESSAGE_BYTES, share // 12))
+        held_bytes = _HELD_FACTOR * message_bytes
+        return cls(message_bytes, concurrent=max(1, min(32, share // held_bytes)))
 
-_DEFAULT = Limits()
+    @property
+    def held_bytes(self) -> int:
+        """Of memory that a call may take."""
+        return _HELD_FACTOR * self.message_bytes
 
 
 class Streams:
@@ -76,7 +100,7 @@ class Streams:
         metrics: Metrics,
         budget: MemoryBudget,
         *,
-        limits: Limits = _DEFAULT,
+        limits: Limits | None = None,
         gate: Gate = OPEN.query,
     ) -> None:
         """Where the gate is open credentials go on to the backend, as for HTTP."""
@@ -84,9 +108,10 @@ class Streams:
         self._requests = metrics.query_requests
         self._refusals = metrics.refused_requests
         self._budget = budget
-        self._limits = limits
+        self._limits = limits or Limits.within(budget.limit)
         self._gate = gate
-        self._in_flight = 0
+        self._asked = self._under_way = 0
+        self._turn = asyncio.Lock()
         self._channel: Channel | None = None
         self._throttle = Throttle()
 
@@ -103,16 +128,17 @@ class Streams:
         """Serve one call of ``PATHS``: ``write`` gets each message of the answer. ``timeout_s`` is
         until the client's deadline. To cancel it ends the call in the backend.
         """
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
         try:
             granted = self._gate.admit(_values(metadata, _AUTHORIZATION))
         except Refused as refused:
             return self._turned_away(path, peer, refused)
         try:
-            with self._counted():
+            async with self._place():
                 target = self._target()
                 fields = self._fields(metadata, granted, target)
                 channel = await self._channel_to(target)
-                answer = channel.ask(path, message, metadata=fields, timeout_s=timeout_s)
+                answer = channel.ask(path, message, metadata=fields, deadline=deadline)
                 ended = await self._relay(answer, write)
         except Refused as refused:
             ended = Ended(refused.cause.value.grpc, refused.message)
@@ -131,15 +157,36 @@ class Streams:
         if channel is not None:
             await channel.close()
 
-    @contextmanager
-    def _counted(self) -> Iterator[None]:
-        if self._in_flight >= self._limits.concurrent:
-            raise failure.busy(self._in_flight)
-        self._in_flight += 1
+    @asynccontextmanager
+    async def _place(self) -> AsyncIterator[None]:
+        """Room for a call and its largest message, in the order of arrival. Raises Failure."""
+        limits = self._limits
+        if self._asked >= limits.asked:
+            raise failure.busy(self._asked)
+        self._asked += 1
         try:
-            yield
+            try:
+                async with asyncio.timeout(limits.wait_s), self._turn:
+                    while not self._take_place():  # noqa: ASYNC110 - nobody tells of memory
+                        await asyncio.sleep(_ROOM_POLL_S)
+            except TimeoutError:
+                raise failure.busy(self._asked) from None
+            try:
+                yield
+            finally:
+                self._under_way -= 1
+                self._budget.release(limits.held_bytes)
         finally:
-            self._in_flight -= 1
+            self._asked -= 1
+
+    def _take_place(self) -> bool:
+        limits = self._limits
+        if self._under_way >= limits.concurrent:
+            return False
+        if not self._budget.try_reserve(limits.held_bytes, or_first=True):
+            return False
+        self._under_way += 1
+        return True
 
     def _target(self) -> Target:
         """Raises Failure."""
@@ -177,7 +224,7 @@ class Streams:
         begun = False
         try:
             while not isinstance(piece := await self._read(answer), Ended):
-                await self._give(piece, write)
+                await write(piece)
                 begun = True
         except LostError as error:
             raise self._lost(begun=begun) from error
@@ -192,18 +239,6 @@ class Streams:
                 return await answer.read()
         except TimeoutError:
             raise failure.slow(self._limits.idle_timeout_s) from None
-
-    async def _give(self, message: bytes, write: Write) -> None:
-        """Holds the message against the memory budget while the client takes it. How long it may
-        take is the engine's to say: only that can end a call whose client does not read.
-        """
-        size = len(message)
-        if not self._budget.try_reserve(size, or_first=True):
-            raise failure.no_memory()
-        try:
-            await write(message)
-        finally:
-            self._budget.release(size)
 
     def _lost(self, *, begun: bool) -> Failure:
         if begun:

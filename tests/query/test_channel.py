@@ -44,13 +44,13 @@ async def test_by_tls_only_to_whom_is_trusted():
     async with grpc_server(backend, credentials) as port:
         target = Target.of(f"https://localhost:{port}")
         trusting = Channel(target, max_message_bytes=100, root_certificates=ROOT)
-        answer = trusting.ask("/a.B/C", b"", metadata=(), timeout_s=10)
+        answer = trusting.ask("/a.B/C", b"", metadata=())
         assert await answer.read() == b"fine"
         assert await answer.read() == Ended(GrpcCode.OK)
         await trusting.close()
         doubting = Channel(target, max_message_bytes=100)
         with pytest.raises(LostError):
-            await doubting.ask("/a.B/C", b"", metadata=(), timeout_s=10).read()
+            await doubting.ask("/a.B/C", b"", metadata=()).read()
         await doubting.close()
     assert len(backend.calls) == 1
 
@@ -61,7 +61,7 @@ async def test_a_backend_may_say_itself_that_it_is_unavailable():
 
     async with grpc_server(GrpcBackend(script)) as port:
         channel = Channel(Target.of(f"http://127.0.0.1:{port}"), max_message_bytes=100)
-        answer = channel.ask("/a.B/C", b"", metadata=(), timeout_s=10)
+        answer = channel.ask("/a.B/C", b"", metadata=())
         assert await answer.read() == Ended(GrpcCode.UNAVAILABLE, "no querier is connected")
         await channel.close()
 
@@ -72,6 +72,6 @@ async def test_a_long_message_is_cut():
 
     async with grpc_server(GrpcBackend(script)) as port:
         channel = Channel(Target.of(f"http://127.0.0.1:{port}"), max_message_bytes=100)
-        ended = await channel.ask("/a.B/C", b"", metadata=(), timeout_s=10).read()
+        ended = await channel.ask("/a.B/C", b"", metadata=()).read()
         assert ended == Ended(GrpcCode.INTERNAL, "x" * 2000)
         await channel.close()

@@ -418,7 +418,7 @@ async def test_a_backend_that_moved_is_found_again(url, backend):
 
 async def test_a_message_that_is_too_large_is_not_held(url, backend):
     backend.script = sending(b"small", bytes(MIB + 1))
-    async with gateway(Facts(url), limits=Limits(message_bytes=MIB)) as served:
+    async with gateway(Facts(url), limits=Limits(MIB, 4)) as served:
         call = served.ask()
         assert await call.read() == b"small"
         with pytest.raises(aio.AioRpcError) as caught:
@@ -426,33 +426,69 @@ async def test_a_message_that_is_too_large_is_not_held(url, backend):
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
-async def test_a_message_that_finds_no_memory_ends_its_call(url, backend):
-    backend.script = sending(bytes(MIB))
-    async with gateway(Facts(url), budget_bytes=MIB + 10) as served:
-        served.budget.try_reserve(100)
-        error = await served.failure(message=b"")
-        served.budget.release(100)
-    assert error.code() is grpc.StatusCode.UNAVAILABLE
-    assert "GATEWAY_MEMORY_BYTES" in error.details()
-
-
-async def test_calls_at_once_are_bounded(url, backend):
+async def test_calls_at_once_are_bounded_and_others_wait_for_their_turn(url, backend):
     backend.script = waiting
-    async with gateway(Facts(url), limits=Limits(concurrent=1)) as served:
+    async with gateway(Facts(url), limits=Limits(MIB, 1)) as served:
+        first = served.ask()
+        assert await first.read() == b"first"
+        others = [served.ask(message=b"%d" % number) for number in range(3)]
+        backend.script = None
+        await eventually(lambda: served.streams._asked == 4)
+        assert len(backend.calls) == 1
+        first.cancel()
+        assert [await other.read() for other in others] == [b"fine"] * 3
+    assert [call.message for call in backend.calls] == [b"query", b"0", b"1", b"2"]
+
+
+async def test_the_time_spent_waiting_is_the_clients(url, backend):
+    backend.script = waiting
+    async with gateway(Facts(url), limits=Limits(MIB, 1)) as served:
+        first = served.ask()
+        assert await first.read() == b"first"
+        late, patient = served.ask(timeout=0.5), served.ask(timeout=5)
+        with pytest.raises(aio.AioRpcError) as caught:
+            await late.read()
+        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        backend.script = None
+        first.cancel()
+        assert await patient.read() == b"fine"
+    assert len(backend.calls) == 2
+    assert backend.calls[1].time_remaining < 4.8
+
+
+@pytest.mark.parametrize("limits", [Limits(MIB, 1, asked=1), Limits(MIB, 1, wait_s=0.1)])
+async def test_more_than_can_wait_are_unavailable(url, backend, limits):
+    backend.script = waiting
+    async with gateway(Facts(url), limits=limits) as served:
         first = served.ask()
         assert await first.read() == b"first"
         error = await served.failure()
         assert error.code() is grpc.StatusCode.UNAVAILABLE
-        assert "1 queries are under way" in error.details()
-        first.cancel()
-        await eventually(lambda: served.counted("client_left") == 1)
-        backend.script = None
-        assert await served.messages() == [b"fine"]
+        assert "queries are under way" in error.details()
+
+
+async def test_memory_is_waited_for_and_given_back(url, backend):
+    async with gateway(Facts(url), budget_bytes=4 * MIB, limits=Limits(MIB, 8)) as served:
+        assert served.budget.try_reserve(3 * MIB + 1)
+        call = served.ask(message=b"")
+        await eventually(lambda: served.streams._asked == 1)
+        assert not backend.calls
+        served.budget.release(3 * MIB + 1)
+        assert await call.read() == b"fine"
+
+
+@pytest.mark.parametrize(
+    ("budget_mib", "message_mib", "concurrent"),
+    [(4, 4, 1), (24, 4, 1), (96, 4, 6), (192, 8, 6), (768, 16, 12), (4096, 16, 32)],
+)
+def test_the_limits_are_within_half_of_the_budget(budget_mib, message_mib, concurrent):
+    limits = Limits.within(budget_mib * MIB)
+    assert (limits.message_bytes, limits.concurrent) == (message_mib * MIB, concurrent)
 
 
 async def test_a_silent_backend_is_given_up(url, backend):
     backend.script = waiting
-    async with gateway(Facts(url), limits=Limits(idle_timeout_s=0.2)) as served:
+    async with gateway(Facts(url), limits=Limits(MIB, 4, idle_timeout_s=0.2)) as served:
         error = await served.failure()
         async with asyncio.timeout(DEADLINE_S):
             await backend.calls[0].over.wait()
@@ -463,7 +499,8 @@ async def test_a_silent_backend_is_given_up(url, backend):
 async def test_a_client_that_leaves_without_reading_frees_what_it_held(asked, backend):
     backend.script = sending(*[bytes(4 * MIB)] * 10)
     call = asked.ask()
-    await eventually(lambda: asked.budget.used >= 4 * MIB)
+    await eventually(lambda: asked.budget.used)
+    await eventually(lambda: backend.calls)
     call.cancel()
     await eventually(lambda: asked.budget.used == 0)
     async with asyncio.timeout(DEADLINE_S):

@@ -172,6 +172,7 @@ async def test_a_deadline_ends_a_handler():
 
     async def handler(request, context):
         try:
+            await context.write(b"first")
             await asyncio.Event().wait()
         finally:
             ended.set()
@@ -180,8 +181,10 @@ async def test_a_deadline_ends_a_handler():
         started_receivers(handlers={METHOD: handler}) as receivers,
         aio.insecure_channel(receivers.grpc_target) as channel,
     ):
+        answers = channel.unary_stream(METHOD)(b"", timeout=1)
+        assert await answers.read() == b"first"
         with pytest.raises(aio.AioRpcError) as caught:
-            await channel.unary_stream(METHOD)(b"", timeout=0.1).read()
+            await answers.read()
         assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         async with asyncio.timeout(5):
             await ended.wait()

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 from gateway.errors import GrpcCode, Refused
@@ -17,7 +17,7 @@ from gateway.receivers.frontdoor.http2.headers import RequestHead
 from gateway.receivers.frontdoor.http2.speaker import Http2
 from gateway.receivers.frontdoor.http2.streams import Stream
 from gateway.receivers.frontdoor.rpc import metadata
-from gateway.receivers.frontdoor.rpc.messages import COMPRESSED, PREFIX_BYTES, frame_message
+from gateway.receivers.frontdoor.rpc.messages import COMPRESSED, PREFIX_BYTES, frame_prefix
 from gateway.receivers.frontdoor.rpc.status import tell
 from gateway.receivers.frontdoor.wire import Timing
 from gateway.receivers.methods import FAILED, MAX_REQUEST_BYTES, Aborted, Handler, Trailers
@@ -160,15 +160,14 @@ class HandlerCall:
             self._finish(GrpcCode.INTERNAL, FAILED)
 
     async def _write(self, message: bytes) -> None:
-        framed = frame_message(message)
         self._in_message = True
-        for start in range(0, len(framed), _PIECE_BYTES):
+        for piece in _pieces(message):
             stream = self._stream
             if stream is not None:
                 if not stream.begun:
                     self._speaker.out.begin(stream, metadata.BEGIN)
                 self._writable.clear()
-                self._speaker.out.send(stream, framed[start : start + _PIECE_BYTES])
+                self._speaker.out.send(stream, piece)
                 await self._writable.wait()
             # The wire writes now, and learns whether the peer reads. This is also where a call
             # that is over ends its handler.
@@ -194,3 +193,10 @@ class HandlerCall:
         task, self._task = self._task, None
         if task is not None and task is not asyncio.current_task():
             task.cancel()
+
+
+def _pieces(message: bytes) -> Iterator[bytes]:
+    """The message as it is framed; not copied as a whole, since it may be large."""
+    yield frame_prefix(message) + message[:_PIECE_BYTES]
+    for start in range(_PIECE_BYTES, len(message), _PIECE_BYTES):
+        yield message[start : start + _PIECE_BYTES]

@@ -6,5 +6,9 @@ PREFIX_BYTES = 5
 COMPRESSED = 1
 
 
+def frame_prefix(message: bytes) -> bytes:
+    return b"\x00" + len(message).to_bytes(4, "big")
+
+
 def frame_message(message: bytes) -> bytes:
-    return b"\x00" + len(message).to_bytes(4, "big") + message
+    return frame_prefix(message) + message
