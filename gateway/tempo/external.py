@@ -15,6 +15,7 @@ from gateway.telemetry.logs import facts
 from gateway.tempo.balance import BalancedExporter
 from gateway.tempo.client import (
     MAX_MESSAGE_BYTES,
+    TENANT_KEY,
     HeadersOf,
     OtlpExporter,
     make_exporter,
@@ -45,7 +46,6 @@ class ExternalBackend:
     usage = None
     discarded = NONE_DISCARDED
     max_message_bytes = MAX_MESSAGE_BYTES
-    default_tenant = ""
 
     def __init__(
         self,
@@ -56,8 +56,10 @@ class ExternalBackend:
         hold_s: float = 0.0,
         losses: Losses | None = None,
         clock: Callable[[], float] = time.monotonic,
+        default_tenant: str = "",
     ) -> None:
         self.mode = mode
+        self.default_tenant = default_tenant
         self.hold_s = hold_s
         self.base_url = self.streaming_url = query_url
         if query_url is not None and query_url.startswith("https:"):
@@ -145,6 +147,8 @@ def external_tempo(settings: Settings, *, mode: str = "external") -> ExternalBac
         query_url=settings.tempo_query_url if mode == "external" else None,
         hold_s=settings.hold_time_s or 0.0,
         losses=losses,
+        # Where deliveries of no tenant go, queries that name none are to look.
+        default_tenant=dict(settings.tempo_otlp_headers).get(TENANT_KEY, ""),
     )
 
 

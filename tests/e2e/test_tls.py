@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import datetime
 import os
 import subprocess
 import sys
@@ -86,17 +85,6 @@ def test_the_sdk_shows_what_is_wrong_with_its_token(gateway, tmp_path):
 
 def test_the_log_says_until_when_the_certificate_is_good(gateway):
     assert 'client_certificates="not needed" expires=' in gateway.wait_for_line("msg=tls ")
-
-
-def test_an_expired_certificate_is_served_with_a_warning(tmp_path):
-    past = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=2)
-    cert = AUTHORITY.issue_cert("localhost", not_before=past, not_after=past)
-    chain = b"".join(blob.bytes() for blob in cert.cert_chain_pems)
-    env = start_env(chain, cert.private_key_pem.bytes())
-    with running_gateway(tmp_path, env) as gateway:
-        line = gateway.wait_for_line("clients will refuse the certificate")
-        assert "level=warn" in line
-        assert "certificate has expired" in line
 
 
 def test_a_key_of_another_certificate_ends_the_start_with_code_2(tmp_path):

@@ -46,6 +46,13 @@ async def test_the_endpoint_decides_how_it_is_delivered_to(endpoint, kind):
     await exporter.close()
 
 
+async def test_queries_of_no_tenant_look_where_its_deliveries_go():
+    for headers, tenant in (("", ""), ("X-Scope-OrgID=shop,a=b", "shop")):
+        backend = backend_of(TEMPO_OTLP_HEADERS=headers)
+        assert backend.default_tenant == tenant
+        await backend.stop(0)
+
+
 async def test_a_proxy_looks_names_up_itself(monkeypatch):
     monkeypatch.setenv("http_proxy", "http://proxy:3128")
     monkeypatch.delenv("no_proxy", raising=False)

@@ -69,7 +69,7 @@ class Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass of it
         self._over_tls = transport.get_extra_info("sslcontext") is not None
         peer = transport.get_extra_info("peername")
-        self.peer = _shown(peer) if peer else ""
+        self.peer = shown(peer) if peer else ""
         self._since = self._loop.time()
         self._transport.set_write_buffer_limits(high=_HIGH_WATER_BYTES)
         self._host.joined(self)
@@ -264,6 +264,7 @@ class Connection(asyncio.Protocol):
             self._transport.pause_reading()
 
 
-def _shown(peer: tuple[str, int]) -> str:
+def shown(peer: tuple[str, int]) -> str:
+    """Address and port of the other end, for people."""
     host, port = peer[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gateway.lifecycle import Tasks
+from gateway.receivers.frontdoor.connection import shown
 from gateway.receivers.frontdoor.sniff import TLS_FIRST_BYTE
 from gateway.telemetry.logs import Throttle, facts
 
@@ -90,8 +91,7 @@ class Porch:
             if len(self._entering) >= MAX_ENTERING:
                 self._lose_patience()
             self._entering[client] = None
-            peer = f"{address[0]}:{address[1]}"
-            self._tasks.spawn(self._enter(client, peer), "enter")
+            self._tasks.spawn(self._enter(client, shown(address)), "enter")
 
     def _lose_patience(self) -> None:
         """With the one who has been here for longest."""

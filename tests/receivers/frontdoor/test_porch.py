@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
+import resource
 import shutil
 import socket
 import ssl
+from collections.abc import Iterator
 
 import grpc
 import pytest
@@ -281,6 +284,31 @@ async def test_of_too_many_that_do_not_shake_hands_the_oldest_goes(monkeypatch):
             assert await idle[0][0].read() == b""
         for _, writer in idle:
             writer.close()
+
+
+async def test_without_a_file_descriptor_left_it_waits_and_goes_on(monkeypatch, caplog):
+    monkeypatch.setattr(porch, "_PAUSE_S", 0.05)
+    async with started_door(tls=TLS) as receivers:
+        with socket.socket() as client, no_file_descriptors():
+            client.connect((HOST, receivers.grpc_port))
+            await eventually(lambda: "no connection accepted" in caplog.text)
+        assert await export(receivers.grpc_port, channel_credentials()) == "OK"
+
+
+@contextlib.contextmanager
+def no_file_descriptors() -> Iterator[None]:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    hoard = [os.open(os.devnull, os.O_RDONLY)]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(hoard) + 20, limits[1]))
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                hoard.append(os.open(os.devnull, os.O_RDONLY))
+        yield
+    finally:
+        for number in hoard:
+            os.close(number)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 async def test_the_stop_does_not_wait_for_those_who_have_not_shaken_hands():
