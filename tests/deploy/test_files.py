@@ -47,11 +47,9 @@ ON_EVENTS_ONLY = {
 # -- platforms with buildpacks -------------------------------------------------------------------
 
 
-def test_the_two_files_that_name_python_agree():
-    """runtime.txt is read first and is deprecated, .python-version is what follows it."""
-    version = (ROOT / ".python-version").read_text().strip()
-    assert (ROOT / "runtime.txt").read_text().strip() == f"python-{version}"
-    assert re.fullmatch(r"3\.\d+", version), "without a patch level, so each build has the newest"
+def test_runtime_txt_names_python_without_a_patch_level():
+    """So each build has the newest. A .python-version would bind everybody's pyenv as well."""
+    assert re.fullmatch(r"python-3\.\d+\n", (ROOT / "runtime.txt").read_text())
 
 
 def test_each_process_of_the_procfile_is_a_command():
