@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from gateway.access.budget import MemoryBudget
 from gateway.envelope import Envelope
@@ -63,23 +63,27 @@ class Backlog:
         """Put a record into memory if there is room. The first one always finds room, so that
         delivery goes on however small the budget is.
         """
-        if not self._budget.try_reserve(footprint(record.envelope), or_first=True):
+        envelope = record.envelope
+        size = len(envelope.payload)
+        if not self._budget.try_reserve(size + RECORD_OVERHEAD, or_first=True):
             return False
         self.records.append(record)
-        self.size += len(record.envelope.payload)
-        self.spans += record.envelope.spans
+        self.size += size
+        self.spans += envelope.spans
         return True
 
     def take(self) -> Record:
         """The oldest record in memory; its memory stays reserved until ``done``."""
         record = self.records.popleft()
-        self.size -= len(record.envelope.payload)
-        self.spans -= record.envelope.spans
+        envelope = record.envelope
+        self.size -= len(envelope.payload)
+        self.spans -= envelope.spans
         return record
 
-    def done(self, records: Iterable[Record]) -> None:
+    def done(self, records: Sequence[Record]) -> None:
         """These records, taken before, are no longer in memory."""
-        self._budget.release(sum(footprint(record.envelope) for record in records))
+        payloads = sum([len(record.envelope.payload) for record in records])
+        self._budget.release(payloads + RECORD_OVERHEAD * len(records))
 
     def refill(self, records: Sequence[Record], *, seen: int) -> None:
         """Take what was read from ``behind`` on; ``seen`` was ``newest`` before the read, so that

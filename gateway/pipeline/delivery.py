@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
-from gateway.envelope import Fate, Outcome
+from gateway.envelope import Envelope, Fate, Outcome
 from gateway.errors import Refused
 from gateway.otlp.wire import split, trace_ids
 from gateway.pipeline.batcher import Batch
@@ -62,16 +62,20 @@ class Tally:
 
 
 class Part(NamedTuple):
-    """A payload with its number of spans; a batch is a list of them."""
+    """A payload with its number of spans, cut out of a larger one."""
 
     payload: bytes
     spans: int
 
 
+Parts = Sequence[Envelope | Part]
+"""A batch, or a share of one: its envelopes as they are, or parts of one of them."""
+
+
 class Taken(NamedTuple):
     """Parts that the backend said OK to, and how many of their spans it refused all the same."""
 
-    parts: Sequence[Part]
+    parts: Parts
     rejected: int
     generation: int
     """Life of the backend in which it was asked."""
@@ -142,7 +146,7 @@ class Delivery:
         known of the batch.
         """
         tally = Tally()
-        parts = [Part(r.envelope.payload, r.envelope.spans) for r in batch.records]
+        parts: Parts = [record.envelope for record in batch.records]
         taken: list[Taken] = []
         course = _Course(batch.tenant, tally, taken, generation, stumbled)
         while parts:
@@ -153,15 +157,13 @@ class Delivery:
             parts = [part for done in taken if done.generation != life for part in done.parts]
             taken[:] = [done for done in taken if done.generation == life]
         for accepted in taken:
-            tally.delivered += sum(part.spans for part in accepted.parts) - accepted.rejected
+            tally.delivered += sum([part.spans for part in accepted.parts]) - accepted.rejected
             tally.drop("backend_rejected", accepted.rejected)
         return tally
 
-    async def _settle(
-        self, course: _Course, parts: Sequence[Part], *, suspect: bool = False
-    ) -> None:
+    async def _settle(self, course: _Course, parts: Parts, *, suspect: bool = False) -> None:
         """Deliver these in one payload, or in halves down to the single span that cannot be."""
-        spans = sum(part.spans for part in parts)
+        spans = sum([part.spans for part in parts])
         payload = parts[0].payload if len(parts) == 1 else b"".join([p.payload for p in parts])
         outcome, life = await self._attempt_until_final(course, payload, spans, suspect=suspect)
         if outcome.fate is Fate.DELIVERED:

@@ -9,7 +9,6 @@ import errno
 from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from itertools import accumulate
 from typing import NamedTuple
 from zlib import crc32
 
@@ -74,9 +73,11 @@ class SegmentIndex:
 
     def add(self, sizes: Sequence[int], spans: Sequence[int]) -> None:
         """More records, which take these numbers of bytes from where the last ended."""
-        starts = list(accumulate(sizes, initial=self.end))
-        self.end = starts.pop()
-        self._offsets.extend(starts)
+        end, add_offset = self.end, self._offsets.append
+        for size in sizes:
+            add_offset(end)
+            end += size
+        self.end = end
         self._spans.extend(spans)
         self._settled.extend(bytes(len(sizes)))
         self.pending_records += len(sizes)

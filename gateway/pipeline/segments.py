@@ -220,7 +220,7 @@ class SegmentLog:
 
     @staticmethod
     def _is_finished(segment: Segment) -> bool:
-        return len(segment.index) > 0 and not segment.index.pending_records
+        return not segment.index.pending_records and len(segment.index) > 0
 
     def _write(self, segment: Segment, envelopes: Sequence[Envelope], sizes: list[int]) -> int:
         first, marker = self._next_sequence, segment.marker

@@ -118,6 +118,7 @@ class DiskSpool:
         self.recovered_spans = found.spans
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spool")
         self._waiting: list[_Request] = []
+        self._waiting_bytes = 0
         self._released: list[int] = []
         self._busy = False
         """A group is being written, or is about to be."""
@@ -135,6 +136,8 @@ class DiskSpool:
 
     def append(self, envelopes: Sequence[Envelope], written: Written) -> None:
         self._waiting.append((envelopes, written))
+        for envelope in envelopes:
+            self._waiting_bytes += len(envelope.payload)
         if not self._busy:
             self._write_soon()
 
@@ -166,8 +169,9 @@ class DiskSpool:
     def _write_next(self) -> None:
         """Write everything that waits as one group."""
         group, self._waiting = self._waiting, []
+        size, self._waiting_bytes = self._waiting_bytes, 0
         released, self._released = self._released, []
-        if not released and self._loop_may_write(group):
+        if not released and self._loop_may_write(size):
             self._stalls.write_begins()
             results = self._write(group, released)
             self._stalls.write_ended()
@@ -176,13 +180,13 @@ class DiskSpool:
         job = asyncio.get_running_loop().run_in_executor(self._thread, self._write, group, released)
         job.add_done_callback(lambda done: self._written(group, done.result()))
 
-    def _loop_may_write(self, group: list[_Request]) -> bool:
+    def _loop_may_write(self, size: int) -> bool:
         """Without fsync, where nothing but a small write is to be done, and has not been slow."""
         return (
             not self._log.fsync
             and self._log.only_writes
             and not self._stalls.resting
-            and sum(len(e.payload) for envelopes, _ in group for e in envelopes) <= _LOOP_BYTES
+            and size <= _LOOP_BYTES
         )
 
     def _write(self, group: list[_Request], released: list[int]) -> list[_Result]:
@@ -191,11 +195,13 @@ class DiskSpool:
             self._log.release(released)
         if not group:
             return []
+        if len(group) == 1:
+            return [self._write_alone(group[0][0])]
         try:
             first = self._log.append([envelope for envelopes, _ in group for envelope in envelopes])
-        except SpoolFull as full:
+        except SpoolFull:
             # One that finds no room shall not have its neighbours refused.
-            return [full] if len(group) == 1 else [self._write_alone(e) for e, _ in group]
+            return [self._write_alone(envelopes) for envelopes, _ in group]
         except Exception as error:  # noqa: BLE001 - told to the clients and logged, in _refusal
             return [error] * len(group)
         sizes = (len(envelopes) for envelopes, _ in group[:-1])
@@ -213,10 +219,12 @@ class DiskSpool:
         if self._waiting or self._released:
             self._write_soon()
         for (_, written), result in zip(group, results, strict=True):
-            if isinstance(result, int):
-                self.last_error = None
             try:
-                written(result if isinstance(result, int) else self._refusal(result))
+                if isinstance(result, int):
+                    self.last_error = None
+                    written(result)
+                else:
+                    written(self._refusal(result))
             except Exception:  # the others of the group wait for theirs
                 logger.exception("spool answer not taken")
 

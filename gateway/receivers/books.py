@@ -45,7 +45,18 @@ class Books:
         self._durations = {
             transport: metrics.request_duration.series(transport) for transport in TRANSPORTS
         }
+        self._clean = {
+            transport: (self._received[transport, Media.PROTOBUF], self._durations[transport])
+            for transport in TRANSPORTS
+        }
         self._throttle = Throttle()
+
+    def clean(self, transport: str, spans: int, seconds: float) -> None:
+        """The same as ``success`` and ``duration``, of protobuf without anything to remark."""
+        received, durations = self._clean[transport]
+        received.value += spans
+        self._accepted.value += spans
+        durations.observe(seconds)
 
     def success(self, sender: Sender, media: Media, decoded: Decoded) -> None:
         """The client was told that ``decoded.accepted`` spans are taken and the others are not."""

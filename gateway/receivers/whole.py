@@ -3,7 +3,7 @@ whole, and clean.
 
 Where anything is out of the ordinary before the pipeline is asked, nothing has happened yet, and
 the request takes the long way, which knows what to say. So the two agree, and the long way is the
-only one that refuses a body. (One span: 7.6 us instead of 13.1, of which decoding takes 4.9.)
+only one that refuses a body. (One span: half of the time, and decoding is more than half of that.)
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from gateway.receivers.replies import Reply
 logger = logging.getLogger(__name__)
 
 _IDENTITY = frozenset({"", "identity"})
-_CLEAN = Reply.of_success(Media.PROTOBUF, Decoded())
+_PROTOBUF = Media.PROTOBUF  # looking up a member of an enum costs as much as a call
+_CLEAN = Reply.of_success(_PROTOBUF, Decoded())
 
 
 class Pass(NamedTuple):
@@ -43,7 +44,7 @@ def judge(ingest: Ingest, head: Head) -> Pass | None:
     try:
         check_path(head.sender.transport, head.path)
         check_method(head.method)
-        if check_media(head.content_type) is not Media.PROTOBUF:
+        if check_media(head.content_type) is not _PROTOBUF:
             return None
         return Pass(head.sender, ingest.tenant_of(head))
     except Refused:
@@ -56,19 +57,18 @@ def take(ingest: Ingest, passed: Pass, body: bytes, answer: Callable[[Reply], No
     ``answer`` is called exactly once, possibly before this returns; it must not raise.
     """
     size = len(body)
-    if ingest.stopping or size > ingest.limits.request_bytes:
+    limits, budget = ingest.limits, ingest.budget
+    if ingest.stopping or size > limits.request_bytes:
         return False
-    budget = ingest.budget
-    needed = decoding_bytes(body, Media.PROTOBUF)
+    needed = decoding_bytes(body, _PROTOBUF)
     if not budget.try_reserve(needed):
         return False
-    read_at = time.perf_counter()
-    limits = ingest.limits
+    read_at, now_ns = time.perf_counter(), time.time_ns()
     try:
         decoded = decode(
             body,
-            Media.PROTOBUF,
-            now_ns=time.time_ns(),
+            _PROTOBUF,
+            now_ns=now_ns,
             max_spans=limits.envelope_spans,
             max_bytes=limits.envelope_bytes,
             max_span_bytes=limits.span_bytes,
@@ -81,56 +81,32 @@ def take(ingest: Ingest, passed: Pass, body: bytes, answer: Callable[[Reply], No
         return False
     budget.release(needed - size)
     ingest.began()
-    _Offered(ingest, passed, answer, decoded, size, read_at).offer()
-    return True
+    sender, tenant = passed
+    waits = True
 
-
-class _Offered:
-    """A request that the pipeline was asked to take; holds its size of the budget until settled."""
-
-    __slots__ = ("_answer", "_decoded", "_ingest", "_passed", "_read_at", "_settled", "_size")
-
-    def __init__(  # noqa: PLR0917 - for speed
-        self,
-        ingest: Ingest,
-        passed: Pass,
-        answer: Callable[[Reply], None],
-        decoded: Decoded,
-        size: int,
-        read_at: float,
-    ) -> None:
-        self._ingest = ingest
-        self._passed = passed
-        self._answer = answer
-        self._decoded = decoded
-        self._size = size
-        self._read_at = read_at
-        self._settled = False
-
-    def offer(self) -> None:
-        now, tenant = time.time(), self._passed.tenant
-        envelopes = [
-            Envelope(tenant, payload, spans, now) for payload, spans in self._decoded.payloads
-        ]
-        try:
-            self._ingest.intake.offer(envelopes, self.settle)
-        except Exception:
-            logger.exception("ingest failed")
-            message = "the gateway failed to handle this request; the reason is in its log"
-            self.settle(Refused(Cause.INTERNAL, message))
-
-    def settle(self, refused: Refused | None) -> None:
-        if self._settled:
+    def settled(refused: Refused | None) -> None:  # a closure costs half of an object
+        nonlocal waits
+        if not waits:
             return
-        self._settled = True
-        ingest, sender = self._ingest, self._passed.sender
+        waits = False
+        books, seconds = ingest.books, time.perf_counter() - read_at
         if refused is None:
-            ingest.books.success(sender, Media.PROTOBUF, self._decoded)
+            books.clean(sender.transport, decoded.accepted, seconds)
             reply = _CLEAN
         else:
-            ingest.books.refusal(sender, refused)
-            reply = Reply.of_refusal(Media.PROTOBUF, refused)
-        ingest.books.duration(sender.transport, time.perf_counter() - self._read_at)
-        ingest.budget.release(self._size)
+            books.refusal(sender, refused)
+            books.duration(sender.transport, seconds)
+            reply = Reply.of_refusal(_PROTOBUF, refused)
+        budget.release(size)
         ingest.ended()
-        self._answer(reply)
+        answer(reply)
+
+    now = now_ns / 1e9
+    envelopes = [Envelope(tenant, payload, spans, now) for payload, spans in decoded.payloads]
+    try:
+        ingest.intake.offer(envelopes, settled)
+    except Exception:
+        logger.exception("ingest failed")
+        message = "the gateway failed to handle this request; the reason is in its log"
+        settled(Refused(Cause.INTERNAL, message))
+    return True

@@ -36,6 +36,10 @@ class _Stage(Enum):
     OVER = auto()
 
 
+# Bound once: looking up a member of an enum costs as much as a call.
+_HEAD, _BODY, _WAITING, _OVER = _Stage
+
+
 class Http1:
     """Takes requests for ``/v1/traces``, and hands the connection over at the first other one."""
 
@@ -56,7 +60,7 @@ class Http1:
         self._retire_at = retire_at
         self._reader = RequestReader(wire.peer, self._on_body)
         self._gathered = Gathered()
-        self._stage = _Stage.HEAD
+        self._stage = _HEAD
         self._input = b""
         self._known: KnownHead | None = None
         self._exchange: Exchange | None = None
@@ -64,6 +68,8 @@ class Http1:
         self._closing = False
         """The connection ends with the answer to the request in hand."""
         self._running = False
+        self._held = False
+        """Nothing is read until the request in hand is answered."""
         self._now = self._since = self._heard_at = now
 
     @property
@@ -74,15 +80,16 @@ class Http1:
 
     def receive(self, data: bytes, now: float) -> None:
         self._now = self._heard_at = now
-        if self._stage is _Stage.OVER:
+        if self._stage is _OVER:
             return
         if self._input:
             data = self._input + data
-        elif self._stage is _Stage.HEAD:
+        elif self._stage is _HEAD:
             self._since = now
         self._input = data
-        if self._stage is _Stage.WAITING:
+        if self._stage is _WAITING:
             if len(data) > _MAX_AHEAD_BYTES:
+                self._held = True
                 self._wire.hold()
             return
         self._run()
@@ -91,28 +98,28 @@ class Http1:
         self._run()
 
     def half_closed(self) -> bool:
-        if self._stage is not _Stage.WAITING:
+        if self._stage is not _WAITING:
             return False
         self._closing = True
         return True
 
     def lost(self) -> None:
-        self._stage = _Stage.OVER
+        self._stage = _OVER
         if self._exchange is not None:
             self._exchange.abandon()
 
     def check(self, now: float) -> None:
         self._now = now
-        if self._stage is _Stage.HEAD:
+        if self._stage is _HEAD:
             limit_s = self._timing.head_s if self._input else self._timing.keepalive_s
             if now - self._since > limit_s:
                 self._leave()
-        elif self._stage is _Stage.BODY:
+        elif self._stage is _BODY:
             self._check_body(now)
 
     def drain(self, now: float) -> None:
         self._now = now
-        if self._stage is _Stage.HEAD and not self._input:
+        if self._stage is _HEAD and not self._input:
             self._leave()
         self._closing = True
 
@@ -125,10 +132,10 @@ class Http1:
         self._running = True
         try:
             while self._input and not self._wire.paused:
-                if self._stage is _Stage.HEAD:
+                if self._stage is _HEAD:
                     if not self._read_head():
                         break
-                elif self._stage is _Stage.BODY:
+                elif self._stage is _BODY:
                     self._read_body()
                 else:
                     break
@@ -175,13 +182,13 @@ class Http1:
         if self._now > self._retire_at:
             self._closing = True
         if passed is not None and size and start + size <= len(data):
-            self._stage = _Stage.WAITING
+            self._stage = _WAITING
             self._input = data[start + size :]
             if whole.take(self._ingest, passed, data[start : start + size], self._answer):
                 if self._answered:
                     self._next()
                 return
-        self._stage = _Stage.BODY
+        self._stage = _BODY
         self._input = data[start:]
         if size is not None:
             self._reader.expect(size)
@@ -215,7 +222,7 @@ class Http1:
     def _end(self) -> None:
         """The request is whole."""
         exchange = self._exchange
-        self._stage = _Stage.WAITING
+        self._stage = _WAITING
         if exchange is not None:
             if rest := self._gathered.rest():
                 exchange.feed(rest)
@@ -230,30 +237,33 @@ class Http1:
         through.
         """
         self._answered = True
-        if self._stage is _Stage.OVER:
+        if self._stage is _OVER:
             return
         if reply.ends_connection:
             self._closing = True
         close = self._closing
         self._wire.write(self._answers.write(reply, time.time(), close=close))
-        if self._stage is _Stage.WAITING:
+        if self._stage is _WAITING:
             if not self._running:
                 self._next()
-                self._run()
+                if self._input:
+                    self._run()
         elif close:
             self._finish()
 
     def _next(self) -> None:
         """The request is whole and answered."""
-        if self._stage is _Stage.OVER:
+        if self._stage is _OVER:
             return
         self._exchange = None
         if self._closing:
             self._finish()
             return
-        self._stage = _Stage.HEAD
+        self._stage = _HEAD
         self._since = self._now
-        self._wire.go_on()
+        if self._held:
+            self._held = False
+            self._wire.go_on()
 
     def _refuse(self, cause: Cause, message: str) -> None:
         if self._exchange is not None:
@@ -276,20 +286,20 @@ class Http1:
             self._finish()
 
     def _hand_over(self) -> None:
-        self._stage = _Stage.OVER
+        self._stage = _OVER
         data, self._input = self._input, b""
         self._wire.hand_over(data)
 
     def _leave(self) -> None:
         """Nothing is in hand."""
-        self._stage = _Stage.OVER
+        self._stage = _OVER
         self._input = b""
         self._wire.close()
 
     def _finish(self) -> None:
-        if self._stage is _Stage.OVER:
+        if self._stage is _OVER:
             return
-        self._stage = _Stage.OVER
+        self._stage = _OVER
         self._input = b""
         if self._exchange is not None:
             self._exchange.abandon()
