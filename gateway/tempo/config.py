@@ -169,6 +169,7 @@ def environment(
         "BLOCK_DURATION": "15s" if small else "30s",
         "LIVE_BLOCK_DURATION": "15s" if small else "30s",
         "METRICS_PROCESSORS": "local-blocks" if has_metrics else "",
+        "METRICS_DIR": f"{path}/generator" if has_metrics else "",
         "MAX_LIVE_BYTES": str(min(MOST_LIVE_BYTES, go_bytes // 2)),
     }
 

@@ -105,7 +105,8 @@ def test_everything_listens_on_loopback_only(path):
 def test_every_path_is_below_the_data_directory(path):
     paths = re.findall(r"(?:path|dir): (.+)", path.read_text())
     assert paths
-    assert all(path.startswith('"${DATA_DIR}/') for path in paths)
+    assert all(path.startswith(('"${DATA_DIR}/', '"${METRICS_DIR:-}"')) for path in paths)
+    assert variables()["METRICS_DIR"].startswith(f"{CONFIG}/")
     assert f'path: "${{DATA_DIR}}/{wal_of(CONFIG).folder.name}"' in path.read_text()
 
 
