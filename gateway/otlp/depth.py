@@ -30,21 +30,31 @@ View = TypeVar("View", Shape, Small)
 def parse(view: type[View], serialized: bytes) -> View:
     """A view of a request in which nothing is nested too deep or of a wrong wire type.
 
-    Raises Refused, or DecodeError. Nearly always there is nothing to look at more closely, which
-    costs 1.1 us to see for one span, 20 for 512.
+    Raises Refused, or DecodeError.
     """
     message = view.FromString(serialized)
+    check(message, serialized)
+    return message
+
+
+def check(message: Shape | Small, serialized: bytes) -> None:
+    """Raise Refused where something is nested too deep or of a wrong wire type in a request of
+    which ``message`` is a view. Columns may have been taken out of it, and its unknown fields are
+    discarded.
+
+    Nearly always there is nothing to look at more closely, which costs 1.1 us to see, and 25 more
+    where a view still has the columns of 512 spans.
+    """
     try:
         size = message.ByteSize()  # raises EncodeError where something lies Beyond
         message.DiscardUnknownFields()
         if message.ByteSize() == size:
-            return message
+            return
     except EncodeError:
         pass
-    message = view.FromString(serialized)
-    check_unknown_fields(message)
-    _check_depth(message)
-    return message
+    whole = type(message).FromString(serialized)
+    check_unknown_fields(whole)
+    _check_depth(whole)
 
 
 def too_deep() -> NoReturn:

@@ -7,7 +7,7 @@ Protobuf Encoding").
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 import msgspec
@@ -15,10 +15,12 @@ import msgspec
 from gateway.errors import Cause, Refused
 from gateway.otlp.depth import too_deep
 from gateway.otlp.fields import delimited
-from gateway.otlp.json_attributes import NO_ATTRIBUTES, Attributes
+from gateway.otlp.json_attributes import NO_ATTRIBUTES
 from gateway.otlp.json_scalars import Number, Object, Problem, Repairs
 from gateway.otlp.json_spans import Span, Spans, count, text
+from gateway.otlp.json_values import read_all
 from gateway.otlp.media import Decoded
+from gateway.otlp.memo import Memo
 from gateway.otlp.report import Report
 from gateway.otlp.wire import Piece
 
@@ -28,8 +30,10 @@ _LARGE_BYTES = 1024 * 1024
 _LEAST_OBJECT_BYTES = 20
 """Smallest mean size of the objects in a large body: an attribute has two in 37 bytes or more."""
 _SPANS_AT_ONCE = 512
-_RESOURCE_ATTRIBUTES = Attributes(b"\x0a", max_bytes=1024 * 1024)
-_SCOPE_ATTRIBUTES = Attributes(b"\x1a", max_bytes=1024 * 1024)
+_RESOURCES = Memo(1024 * 1024, longest=8192)
+_SCOPES = Memo(1024 * 1024, longest=8192)
+"""Their fields by their JSON text, since a service sends the same with each request."""
+_ABSENT = msgspec.Raw(b"null")
 _DROPPED = ".droppedAttributesCount"
 _UNDERSCORE = re.compile("_([a-z])")
 
@@ -42,7 +46,7 @@ class Scope(Object):
 
 
 class ScopeSpans(Object):
-    scope: Scope | None = None
+    scope: msgspec.Raw = _ABSENT
     spans: list[Span] | None = None
     schema_url: str | None = None
 
@@ -61,7 +65,7 @@ class Resource(Object):
 
 
 class ResourceSpans(Object):
-    resource: Resource | None = None
+    resource: msgspec.Raw = _ABSENT
     scope_spans: list[ScopeSpans] | None = None
     schema_url: str | None = None
 
@@ -72,6 +76,8 @@ class Request(Object):
 
 
 _read = msgspec.json.Decoder(Request, strict=False).decode
+_read_resource = msgspec.json.Decoder(Resource | None, strict=False).decode
+_read_scope = msgspec.json.Decoder(Scope | None, strict=False).decode
 _read_keys = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
@@ -158,38 +164,64 @@ class _Writer:
 
     def _resource_head(self, resource_spans: ResourceSpans) -> bytes:
         """The fields of a resource_spans beside its scopes."""
-        head = text(b"\x1a", resource_spans.schema_url)
-        if resource_spans.resource is None:
-            return head
-        try:
-            return delimited(b"\x0a", self._resource_content(resource_spans.resource)) + head
-        except Problem as problem:
-            raise problem.under(".resource") from None
-
-    def _resource_content(self, resource: Resource) -> bytes:
-        return (
-            _RESOURCE_ATTRIBUTES.write(resource.attributes, self._repairs)
-            + count(b"\x10", resource.dropped_attributes_count, self._repairs, _DROPPED)
-            + b"".join(_entity_ref(ref) for ref in resource.entity_refs or ())
-        )
+        document = bytes(resource_spans.resource)
+        field = _RESOURCES.recent.get(document)
+        if field is None:
+            field = self._learned(_RESOURCES, document, _resource_field, ".resource")
+        return field + text(b"\x1a", resource_spans.schema_url)
 
     def _scope_head(self, scope_spans: ScopeSpans) -> bytes:
         """The fields of a scope_spans beside its spans."""
-        head = text(b"\x1a", scope_spans.schema_url)
-        if scope_spans.scope is None:
-            return head
-        try:
-            return delimited(b"\x0a", self._scope_content(scope_spans.scope)) + head
-        except Problem as problem:
-            raise problem.under(".scope") from None
+        document = bytes(scope_spans.scope)
+        field = _SCOPES.recent.get(document)
+        if field is None:
+            field = self._learned(_SCOPES, document, _scope_field, ".scope")
+        return field + text(b"\x1a", scope_spans.schema_url)
 
-    def _scope_content(self, scope: Scope) -> bytes:
-        return (
-            text(b"\x0a", scope.name)
-            + text(b"\x12", scope.version)
-            + _SCOPE_ATTRIBUTES.write(scope.attributes, self._repairs)
-            + count(b"\x20", scope.dropped_attributes_count, self._repairs, _DROPPED)
-        )
+    def _learned(
+        self, memo: Memo, document: bytes, write: Callable[[bytes, Repairs], bytes], path: str
+    ) -> bytes:
+        """What is repaired is not kept, since repairs are counted each time."""
+        known = memo.find(document)
+        if known is not None:
+            return known
+        repairs = Repairs()
+        try:
+            field = write(document, repairs)
+        except ValueError as error:
+            raise Problem.of(error).under(path) from None
+        except Problem as problem:
+            raise problem.under(path) from None
+        for kind, times in repairs.items():
+            self._repairs[kind] += times
+        if not repairs:
+            memo.keep(document, field)
+        return field
+
+
+def _resource_field(document: bytes, repairs: Repairs) -> bytes:
+    resource = _read_resource(document)
+    if resource is None:
+        return b""
+    return delimited(
+        b"\x0a",
+        read_all(b"\x0a", bytes(resource.attributes), repairs)
+        + count(b"\x10", resource.dropped_attributes_count, repairs, _DROPPED)
+        + b"".join(_entity_ref(ref) for ref in resource.entity_refs or ()),
+    )
+
+
+def _scope_field(document: bytes, repairs: Repairs) -> bytes:
+    scope = _read_scope(document)
+    if scope is None:
+        return b""
+    return delimited(
+        b"\x0a",
+        text(b"\x0a", scope.name)
+        + text(b"\x12", scope.version)
+        + read_all(b"\x1a", bytes(scope.attributes), repairs)
+        + count(b"\x20", scope.dropped_attributes_count, repairs, _DROPPED),
+    )
 
 
 def _entity_ref(ref: EntityRef) -> bytes:

@@ -167,8 +167,10 @@ class Spans:
             return None
         if not good:
             return None
-        name = _name(span.name) if span.name else b""
-        return ids + name + kind + _TIMES.pack(0x39, start_ns, 0x41, end_ns)
+        name = span.name
+        if name:
+            ids += _short_name(name) if len(name) <= 64 else text(b"\x2a", name)
+        return ids + kind + _TIMES.pack(0x39, start_ns, 0x41, end_ns)
 
     def _head(self, span: Span, links: Sequence[tuple[bytes, bytes]]) -> bytes | None:
         """The fields up to the attributes of any span; None if it breaks a rule."""
@@ -274,10 +276,6 @@ class Spans:
     def _flags(self, tag: bytes, value: Number) -> bytes:
         flags = integer(value, UINT32, self._repairs, ".flags")
         return tag + _FLAGS.pack(flags) if flags else b""
-
-
-def _name(name: str) -> bytes:
-    return _short_name(name) if len(name) <= 64 else text(b"\x2a", name)
 
 
 @lru_cache(4096)

@@ -6,36 +6,39 @@ _ENTRY_BYTES = 150
 """What an entry takes beside its content: two objects and their place in a table."""
 
 
-class Memo(dict[bytes, bytes | None]):
-    """Results by their sources: ``memo[source]`` is None for what is not known. A dict, since
-    finding something in it then runs no Python code.
+class Memo:
+    """Results by their sources.
 
     When half of ``max_bytes`` is taken, what was not asked for since that happened last is
     forgotten: what is in use stays, however much comes by that is never seen again.
     """
 
-    __slots__ = ("_half_bytes", "_longest", "_older", "_size")
+    __slots__ = ("_half_bytes", "_longest", "_older", "_size", "recent")
 
     def __init__(self, max_bytes: int, *, longest: int) -> None:
         """Sources of more than ``longest`` bytes are not kept."""
+        self.recent: dict[bytes, bytes] = {}
+        """To be asked first: what is not found here may still be found by ``find``."""
         self._half_bytes = max_bytes // 2
         self._longest = longest
-        self._older: dict[bytes, bytes | None] = {}
+        self._older: dict[bytes, bytes] = {}
         self._size = 0
 
-    def __missing__(self, source: bytes) -> bytes | None:
-        known = self._older.get(source)
-        if known is not None:
-            self.keep(source, known)
+    def find(self, source: bytes) -> bytes | None:
+        """What is known of a source that is not in ``recent``, where it is from now on."""
+        if source not in self._older:
+            return None
+        known = self._older[source]
+        self.keep(source, known)
         return known
 
     def keep(self, source: bytes, result: bytes) -> None:
+        """Of a source that was not known."""
         if len(source) > self._longest:
             return
         size = len(source) + len(result) + _ENTRY_BYTES
         if self._size + size > self._half_bytes:
-            self._older = dict(self)
-            self.clear()
+            self._older, self.recent = self.recent, {}
             self._size = 0
         self._size += size
-        self[source] = result
+        self.recent[source] = result

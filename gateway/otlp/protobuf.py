@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 
 from google.protobuf.message import DecodeError
 
-from gateway.otlp.clean import are_clean, count_clean
-from gateway.otlp.depth import parse
+from gateway.otlp.clean import Columns, are_clean, count_clean
+from gateway.otlp.depth import check
 from gateway.otlp.fields import malformed
 from gateway.otlp.media import Decoded
 from gateway.otlp.report import Report
@@ -55,11 +55,14 @@ def _is_clean(piece: bytes, spans: list[bytes], latest_ns: int) -> bool:
     if len(piece) > _PIECE_BYTES:
         check_fields(spans[0])
     check_density(len(spans), len(piece), "spans")
-    shape = parse(Shape, piece)
+    shape = Shape.FromString(piece)
     if not spans:
+        check(shape, piece)
         return True
-    columns = shape.resource_spans.scope_spans.spans
-    return are_clean(spans, columns, latest_ns) and _have_good_links(piece, columns)
+    merged = shape.resource_spans.scope_spans.spans
+    columns = Columns.taken_from(merged)
+    check(shape, piece)
+    return are_clean(spans, columns, latest_ns) and _have_good_links(piece, merged)
 
 
 def _pieces(
@@ -87,8 +90,8 @@ def _salvaged(pieces: Iterable[tuple[bytes, list[bytes], bool]], latest_ns: int)
     return Decoded(tuple(payloads), accepted, report.rejected, report.message(), report.trace_id)
 
 
-def _have_good_links(piece: bytes, columns: ShapeSpan) -> bool:
-    if not columns.HasField("links"):
+def _have_good_links(piece: bytes, merged: ShapeSpan) -> bool:
+    if not merged.HasField("links"):
         return True
     links = LinkCensus.FromString(piece).resource_spans.scope_spans.spans.links
     check_density(len(links), len(piece), "links")

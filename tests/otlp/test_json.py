@@ -554,6 +554,26 @@ def test_problem_in_resource_and_scope_is_told_with_its_path(place):
     assert f"at {path}.{place}.attributes[0].value.intValue:" in message
 
 
+@pytest.mark.parametrize("place", ["resource", "scope"])
+def test_repairs_in_resource_and_scope_are_counted_each_time(place):
+    halves = {"key": "k", "value": {"intValue": {"low": 1, "high": 0}}}
+    listed = {"spans": [span()]}
+    top = {"scopeSpans": [listed]}
+    (top if place == "resource" else listed)[place] = {"attributes": [halves]}
+    for _ in range(2):
+        assert read({"resourceSpans": [top]}).repairs == {"integer_halves": 1}
+
+
+@pytest.mark.parametrize("place", ["resource", "scope"])
+def test_resource_and_scope_that_are_not_utf8_are_malformed(place):
+    listed = b'"spans":[%b]' % json.dumps(span()).encode()
+    bad = b'"%b":{"attributes":[{"key":"k","value":{"stringValue":"\xff"}}]}' % place.encode()
+    top = (bad, listed) if place == "resource" else (b'"schemaUrl":"x"', bad + b"," + listed)
+    body = b'{"resourceSpans":[{%b,"scopeSpans":[{%b}]}]}' % top
+    assert read(body.replace(b"\xff", b"x")).accepted == 1
+    assert f"[0].{place}" in refusal(body).message
+
+
 def test_null_in_a_list_is_malformed():
     assert "spans[1]" in refusal(document(span(), None)).message
 

@@ -16,7 +16,7 @@ from gateway.otlp.json_scalars import Problem, Repairs
 from gateway.otlp.json_values import read_all
 
 TAG = b"\x4a"
-ENOUGH = json_attributes._MISSES + 1
+ENOUGH = json_attributes._MISSES + 3
 _read = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
@@ -164,7 +164,7 @@ def test_lists_are_cut_at_a_key_with_ever_new_values_wherever_it_stands(place):
         written = attributes.write(raw(compact(*(string(*pair) for pair in listed))), Repairs())
         assert read(written) == listed
     assert [key.start for key in attributes._cuts] == [b'{"key":"path","value":{"stringValue":"']
-    assert len(attributes._runs) <= 6
+    assert len(attributes._runs.recent) <= 6
 
 
 def test_keys_with_few_values_do_not_cut():
@@ -187,17 +187,37 @@ def test_cuts_follow_what_is_sent():
     assert b'"b"' not in starts
 
 
+def test_lists_without_runs_that_repeat_are_read_apart_until_one_is_worth_cutting():
+    attributes = primed("path")
+    for index in range(4 * json_attributes._REVIEW):
+        values = (index % 37, index % 31, index % 29, index % 23)
+        listed = [(f"k{place}", str(value)) for place, value in enumerate(values)]
+        written = attributes.write(raw(compact(*(string(*pair) for pair in listed))), Repairs())
+        assert read(written) == listed
+    assert attributes._apart
+    assert not attributes._cuts
+    for index in range(ENOUGH):
+        attributes.write(raw(compact(string("path", f"/new/{index}"))), Repairs())
+    assert not attributes._apart
+    assert len(attributes._cuts) == 1
+
+
 def test_a_flood_of_keys_and_values_stays_within_bounds():
     attributes = Attributes(TAG, max_bytes=100_000)
     for index in range(3000):
         listed = compact(
-            string(f"key{index}", "x" * (index % 300)), string("same", "y" * (index % 1000))
+            string(f"key{index}" * (index % 50), "x" * (index % 300)),
+            string("same", "y" * (index % 1000)),
         )
         attributes.write(raw(listed), Repairs())
     assert len(attributes._keys) <= json_attributes._MOST_KEYS
-    assert all(len(key._heads) <= json_attributes._MOST_HEADS for key in attributes._keys.values())
+    assert all(
+        len(key._heads) <= json_attributes._MOST_HEADS for key in attributes._keys.values() if key
+    )
+    assert len(attributes._seen) <= json_attributes._MOST_SEEN
+    assert max(map(len, attributes._keys)) <= 128
     for memo in (attributes._attributes, attributes._runs):
-        assert sum(map(len, memo)) + sum(map(len, memo._older)) <= 50_000
+        assert sum(map(len, memo.recent)) + sum(map(len, memo._older)) <= 50_000
 
 
 def test_text_that_is_not_utf8_is_refused_though_it_was_only_passed_over():
