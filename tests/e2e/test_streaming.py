@@ -24,6 +24,8 @@ def mode(request):
 
 @pytest.fixture(scope="module", params=["own", "grpcio"])
 def gateway(request, mode, tmp_path_factory):
+    if mode == "embedded" and request.param == "grpcio":
+        pytest.skip("one engine does for it: start-ups take the time of this suite")
     env = {**backend_env(mode), "GATEWAY_GRPC_ENGINE": request.param}
     with running_gateway(tmp_path_factory.mktemp("data"), env) as started:
         started.wait_until_ready()
