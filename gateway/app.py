@@ -279,12 +279,12 @@ class Gateway:
         await self._pipeline.stop()
         left = self._pipeline.pending_spans + self._adoptions.pending_spans
         handed_over = self._metrics.handed_over_spans.total()
-        self._seat.left(left)
         say = logger.warning if left else logger.info
         say(
             "stopped",
             extra=facts(drained=drained, handed_over=handed_over, spans_left_in_spool=left),
         )
+        self._seat.finished(left)
 
     # -- voice -----------------------------------------------------------------------------------
 

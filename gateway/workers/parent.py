@@ -182,11 +182,11 @@ class Parent:
         phases = Phases.of(timeout_s, hands_over=hands_over)
         logger.info("stopping", extra=facts(workers=self._crew.count, **phases._asdict()))
         self._flushed = asyncio.get_running_loop().create_future()
-        drained = await self._crew.drain(phases.answer_s + phases.drain_s)
+        in_time = await self._crew.drain(phases.answer_s + phases.drain_s)
         shared = await self._child
         flushed = await shared.stop(phases.backend_s) if shared is not None else True
         self._flushed.set_result(flushed)
         await self._crew.stop(max(LAST_S, timeout_s - (time.monotonic() - began)))
         left = self._crew.left
         say = logger.warning if left else logger.info
-        say("stopped", extra=facts(drained=drained, spans_left_in_spool=left))
+        say("stopped", extra=facts(workers_in_time=in_time, spans_left_in_spool=left))

@@ -29,13 +29,15 @@ class WorkerProcess:
         self.is_listening = False
         self.is_drained = False
         """It has delivered what it could, and waits for the end of the backend."""
+        self.is_finished = False
+        """It has nothing more to do but to end."""
         self.left = 0
-        """Spans that it has left in its spool, told at its end."""
+        """Spans that it has left in its spool, told when it has finished."""
         self._process = process
         self._sock = sock
         self._changed = changed
         self.link.hear("listening", lambda _: self._listens())
-        self.link.hear("left", self._has_left)
+        self.link.hear("finished", self._has_finished)
 
     def _listens(self) -> None:
         self.is_listening = True
@@ -45,8 +47,10 @@ class WorkerProcess:
         self.is_drained = True
         self._changed()
 
-    def _has_left(self, spans: int) -> None:
+    def _has_finished(self, spans: int) -> None:
         self.left = spans
+        self.is_finished = True
+        self._changed()
 
     @classmethod
     async def start(

@@ -52,8 +52,8 @@ class Seat(Protocol):
     def listening(self, address: Address) -> None:
         """Say so."""
 
-    def left(self, spans: int) -> None:
-        """At the end: so many are left in the spool."""
+    def finished(self, left: int) -> None:
+        """There is nothing more to do; so many spans are left in the spool."""
 
     async def families(self) -> Iterable[Metric]:
         """Of all processes of the gateway."""
@@ -82,8 +82,8 @@ class Alone:
     def listening(self, address: Address) -> None:
         address.say_listening()
 
-    def left(self, spans: int) -> None:
-        """Nobody else asks."""
+    def finished(self, left: int) -> None:
+        """Nobody waits for it."""
 
     async def families(self) -> Iterable[Metric]:
         return await self._voice.families()
@@ -139,8 +139,8 @@ class Worker:
     def listening(self, address: Address) -> None:  # noqa: ARG002 - the parent knows it
         self._link.tell("listening")
 
-    def left(self, spans: int) -> None:
-        self._link.tell("left", spans)
+    def finished(self, left: int) -> None:
+        self._link.tell("finished", left)
 
     async def families(self) -> Iterable[Metric]:
         try:
