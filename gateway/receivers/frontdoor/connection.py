@@ -121,7 +121,7 @@ class Connection(asyncio.Protocol):
             if now - self._since > timing.linger_s:
                 self._transport.abort()
             elif self._over_tls and not self._heard:
-                self._transport.close()
+                self._close_transport()
             self._heard = False
         elif self.paused:
             if now - self._since > timing.stall_s:
@@ -160,7 +160,7 @@ class Connection(asyncio.Protocol):
 
     def close(self) -> None:
         self._end()
-        self._transport.close()
+        self._close_transport()
 
     def finish(self) -> None:
         self._end()
@@ -238,6 +238,11 @@ class Connection(asyncio.Protocol):
         )
         self.write(TLS_ALERT)
         self.finish()
+
+    def _close_transport(self) -> None:
+        # Of asyncio's TLS transport a second close() turns a later abort() into nothing.
+        if not self._transport.is_closing():
+            self._transport.close()
 
     def _end(self) -> None:
         self._flush()

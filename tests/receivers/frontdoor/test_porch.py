@@ -323,6 +323,20 @@ async def test_the_stop_does_not_wait_for_those_who_have_not_shaken_hands():
                 writer.close()
 
 
+async def test_the_stop_ends_connections_over_tls_and_cuts_none():
+    async with (
+        started_door(tls=TLS, timing=QUICK._replace(linger_s=0.2)) as receivers,
+        aio.secure_channel(f"localhost:{receivers.grpc_port}", channel_credentials()) as channel,
+    ):
+        await channel.unary_unary(EXPORT_METHOD)(PAYLOAD, timeout=10)
+        _, idle = await asyncio.open_connection(
+            HOST, receivers.grpc_port, ssl=client_context(), server_hostname="localhost"
+        )
+        async with asyncio.timeout(5):
+            assert await receivers.grpc.stop(30) == 0
+        idle.close()
+
+
 async def test_a_port_that_is_taken_is_an_error():
     async with started_door(tls=TLS) as receivers:
         context = await asyncio.to_thread(TLS.server_context)
