@@ -85,7 +85,10 @@ def are_clean(spans: Sequence[bytes], columns: Columns, latest_ns: int) -> bool:
 
     The ids of each span are proven. Its times are, unless some span repeats a time that another
     one lacks, which no encoder does: a forger gets times past the rules that harm only his own
-    trace.
+    trace. He also gets a time past them that is written as a packed list, which the parser takes
+    where a column is declared, and for which Tempo refuses the batch; then it is halved until that
+    request is alone. To see the wire type of each time costs 8 % or more (times left unknown in the
+    view), and would be three times as slow for clients of a newer OTLP.
     """
     starts, ends = columns.starts, columns.ends
     return (
