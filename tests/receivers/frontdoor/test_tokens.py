@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 
 import grpc
 import pytest
@@ -169,6 +170,29 @@ async def test_one_connection_can_bring_several_tokens(engine):
             else:
                 seen.append(receivers.intake.taken[-1].tenant)
         assert seen == ["a", "", "UNAUTHENTICATED"] * 4
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_one_http_connection_can_bring_several_tokens(engine):
+    """The front door remembers the last head; it is that head's alone."""
+    tokens = (OF_A, OF_A, OF_NOBODY, "unknown-0123", OF_A, OF_A[:-1] + "x", OF_NOBODY, OF_NOBODY)
+    async with ENGINES[engine](gate=GATE) as receivers:
+        reader, writer = await asyncio.open_connection(HOST, receivers.http_port)
+        seen = []
+        for token in tokens:
+            writer.write(
+                b"POST /v1/traces HTTP/1.1\r\nHost: g\r\nAuthorization: Bearer %s\r\n"
+                b"Content-Type: application/x-protobuf\r\nContent-Length: %d\r\n\r\n%s"
+                % (token.encode(), len(PAYLOAD), PAYLOAD)
+            )
+            async with asyncio.timeout(10):
+                head = await reader.readuntil(b"\r\n\r\n")
+                size = re.search(rb"(?i)content-length: (\d+)", head)
+                await reader.readexactly(int(size[1]) if size else 0)
+            accepted = head.startswith(b"HTTP/1.1 200 ")
+            seen.append(receivers.intake.taken[-1].tenant if accepted else head[9:12])
+        writer.close()
+        assert seen == ["a", "a", "", b"401", "a", b"401", "", ""]
 
 
 async def test_the_two_engines_say_the_same():

@@ -100,3 +100,18 @@ def test_what_is_found_the_parser_reads_in_the_same_way(value):
         except UnusualError:
             pytest.fail(f"the parser refuses {data!r}")
         assert head == KNOWN.head._replace(content_length=size)
+
+
+@pytest.mark.parametrize("place", [0, 1, 3], ids=["first", "before the length", "last"])
+def test_a_head_with_a_token_is_that_of_this_token_alone(place):
+    lines = list(LINES)
+    lines.insert(place, "Authorization: Bearer a-token-0123")
+    data = head_of(*lines)
+    known = known_of(data)
+    assert known is not None
+    assert known.head.authorization == ["Bearer a-token-0123"]
+    assert known.find(data + b"body") == (len(data), 5)
+    assert known.find(data[:-1]) is None
+    begin = data.index(b"a-token")
+    for at in range(begin, begin + len(b"a-token-0123")):
+        assert known.find(data[:at] + b"X" + data[at + 1 :]) is None
