@@ -184,7 +184,9 @@ class Parent:
         self._flushed = asyncio.get_running_loop().create_future()
         in_time = await self._crew.drain(phases.answer_s + phases.drain_s)
         shared = await self._child
-        flushed = await shared.stop(phases.backend_s) if shared is not None else True
+        # What the workers have not needed of their time is the backend's.
+        backend_s = began + phases.backend_ends_s - time.monotonic()
+        flushed = await shared.stop(backend_s) if shared is not None else True
         self._flushed.set_result(flushed)
         await self._crew.stop(max(LAST_S, timeout_s - (time.monotonic() - began)))
         left = self._crew.left
