@@ -50,8 +50,8 @@ class Connection(asyncio.Protocol):
         self._first = b""
         """Input before it is known what is spoken."""
         self._out: list[bytes] = []
-        self._gathering = False
-        """True while input is handled: what is written goes out in one piece afterwards."""
+        self._flushing = False
+        """True while somebody is going to flush what is written."""
         self._held = False
         self._reading = True
         self._since = 0.0
@@ -79,7 +79,7 @@ class Connection(asyncio.Protocol):
             self._heard = True
             return
         now = self._loop.time()
-        self._gathering = True
+        self._flushing = True
         try:
             if self._speaker is not None:
                 self._speaker.receive(data, now)
@@ -143,11 +143,10 @@ class Connection(asyncio.Protocol):
     # -- the wire of the speaker --------------------------------------------------------------
 
     def write(self, data: bytes) -> None:
-        if self._gathering:
-            self._out.append(data)
-        elif not self._transport.is_closing():
-            # uvloop sends all that is written in one pass with one call.
-            self._transport.write(data)
+        self._out.append(data)
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
 
     def hold(self) -> None:
         self._held = True
@@ -250,7 +249,7 @@ class Connection(asyncio.Protocol):
         self._since = self._loop.time()
 
     def _flush(self) -> None:
-        self._gathering = False
+        self._flushing = False
         out = self._out
         if not out:
             return
