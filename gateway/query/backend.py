@@ -10,6 +10,9 @@ import aiohttp
 class Upstream(Protocol):
     """Where the backend's HTTP API is at this moment; read anew for each request."""
 
+    mode: str
+    """Such as ``managed``: whose it is, and who has configured it."""
+
     @property
     def base_url(self) -> str | None:
         """Such as ``http://127.0.0.1:3201``, with user and password where it wants them; None

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import socket
 import struct
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -27,7 +28,7 @@ from gateway.query.backend import Upstream, open_session
 from gateway.query.failure import Failure
 from gateway.query.form import read_form
 from gateway.query.headers import TENANT_FIELD, request_fields, response_fields
-from gateway.query.routes import PREFIXES, clean_query, find_route
+from gateway.query.routes import PREFIXES, SEARCH, clean_query, find_route, with_window
 from gateway.query.tenancy import tenant_asked
 from gateway.telemetry.logs import Throttle, facts
 from gateway.telemetry.metrics import Metrics
@@ -111,6 +112,8 @@ class Proxy:
         if request.method == "POST":  # Tempo reads parameters only from the query string
             form = await read_form(request, max_bytes=self._limits.form_bytes, deadline=deadline)
             query = "&".join(filter(None, (query, form)))
+        if path == SEARCH and self._upstream.mode == "managed":
+            query = with_window(query, time.time())
         url = self._url(path, query)
         fields = self._fields(request, url)
         async with await self._ask(request.method, url, fields, deadline) as answer:

@@ -82,6 +82,24 @@ def _is_tag_name(encoded: str) -> bool:
         name = decoded
 
 
+SEARCH = "/api/search"
+RECENT_S = 3600
+"""What a search looks back that names no time."""
+
+
+def with_window(query: str, now_s: float) -> str:
+    """A search's query string with a window, if it has neither start nor end.
+
+    Without one Tempo asks only the part of it that takes spans in, which knows a trace for some
+    minutes, and none from before its start.
+    """
+    names = {unquote(pair.partition("=")[0]) for pair in query.split("&")}
+    if names & {"start", "end"}:
+        return query
+    window = f"start={now_s - RECENT_S:.0f}&end={now_s + 1:.0f}"
+    return f"{query}&{window}" if query else window
+
+
 # All of ASCII that is visible, but "#", which would begin a fragment and cut the query short.
 _IN_QUERY = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) != "#")
 

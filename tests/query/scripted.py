@@ -23,6 +23,7 @@ class Facts:
     state: str = "ready"
     reason: str = ""
     default_tenant: str = ""
+    mode: str = "external"
 
     @property
     def streaming_url(self) -> str | None:

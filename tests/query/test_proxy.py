@@ -6,7 +6,9 @@ import contextlib
 import gzip
 import hashlib
 import json
+import re
 import socket
+import time
 from collections.abc import AsyncIterator
 from socket import SO_ERROR, SOL_SOCKET
 
@@ -337,6 +339,20 @@ async def test_a_backend_that_needs_a_tenant_gets_its_default_where_none_is_name
 
     asked = [request.values("X-Scope-OrgID") for request in backend.requests]
     assert asked == [["single-tenant"], ["a|b"]]
+
+
+async def test_a_search_that_names_no_time_gets_the_last_hour_of_the_gateways_own_tempo(backend):
+    async with proxy_for(Facts(backend.url, mode="managed")) as port:
+        for target in ("/api/search?q=%7B%7D", "/api/search?q=%7B%7D&start=1&end=2", "/api/echo"):
+            await ask(port, target)
+    async with proxy_for(Facts(backend.url, mode="external")) as port:
+        await ask(port, "/api/search")
+
+    searched, *others = [request.target for request in backend.requests]
+    window = re.fullmatch(r"/api/search\?q=%7B%7D&start=(\d+)&end=(\d+)", searched)
+    assert window is not None
+    assert int(window[1]) < time.time() - 3500 < time.time() <= int(window[2]) + 1
+    assert others == ["/api/search?q=%7B%7D&start=1&end=2", "/api/echo", "/api/search"]
 
 
 async def test_two_tenants_in_two_fields_are_refused(port, backend):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from gateway.query.routes import PREFIXES, clean_query, find_route
+from gateway.query.routes import PREFIXES, clean_query, find_route, with_window
 
 READ = ("GET", "HEAD")
 QUERY = ("GET", "HEAD", "POST")
@@ -190,3 +190,20 @@ def test_a_clean_query_fits_into_a_request_line(raw):
 
     assert all(0x21 <= ord(char) <= 0x7E and char != "#" for char in clean)
     assert clean_query(clean) == clean
+
+
+@pytest.mark.parametrize("query", ["start=1", "q=x&end=2", "%73tart=1&q=x", "start"])
+def test_a_search_that_names_a_time_is_left_as_it_is(query):
+    assert with_window(query, 10_000.0) == query
+
+
+@pytest.mark.parametrize(
+    ("query", "windowed"),
+    [
+        ("", "start=6400&end=10001"),
+        ("q=%7B%7D", "q=%7B%7D&start=6400&end=10001"),
+        ("q=start%3D1", "q=start%3D1&start=6400&end=10001"),
+    ],
+)
+def test_a_search_that_names_none_looks_back_an_hour(query, windowed):
+    assert with_window(query, 10_000.0) == windowed
