@@ -83,6 +83,7 @@ class HandlerCall:
         self._timing = timing
         self._deadline = speaker.now + timeout_s
         self._context = _Context(head, speaker.wire.peer, timeout_s, self._write)
+        self._began = speaker.now
         self._heard_at: float | None = speaker.now
         """When the last piece of the request came; None once it is whole."""
         self._body = bytearray()
@@ -117,8 +118,13 @@ class HandlerCall:
             return
         if now > self._deadline:
             self._finish(GrpcCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
-        elif self._heard_at is not None and now - self._heard_at > self._timing.body_idle_s:
+        elif self._heard_at is not None and self._is_too_slow(now, self._heard_at):
             self._finish(GrpcCode.DEADLINE_EXCEEDED, "the request did not come in time")
+
+    def _is_too_slow(self, now: float, heard_at: float) -> bool:
+        """Nobody has shown a token yet, and what has come is held against the memory budget."""
+        timing = self._timing
+        return now - heard_at > timing.body_idle_s or now - self._began > timing.body_s
 
     def _take(self, data: bytes) -> None:
         self._body += data

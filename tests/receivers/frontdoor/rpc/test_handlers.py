@@ -7,7 +7,9 @@ import asyncio
 import grpc
 import pytest
 from grpc import aio
+from hpack import Decoder
 
+from gateway.lifecycle import Tasks
 from gateway.receivers.frontdoor.http2.frames import (
     DATA,
     DEFAULT_WINDOW,
@@ -17,23 +19,25 @@ from gateway.receivers.frontdoor.http2.frames import (
     window_frame,
 )
 from gateway.receivers.frontdoor.http2.headers import encode
+from gateway.receivers.frontdoor.rpc.calls import Calls
 from gateway.receivers.frontdoor.sniff import PREFACE
-from tests.kit.receivers import eventually
+from gateway.receivers.frontdoor.wire import Timing
+from gateway.receivers.methods import unary
+from tests.kit.receivers import MIB, Receivers, eventually
 from tests.receivers.frontdoor.doors import started_door
-from tests.receivers.frontdoor.peers import HELLO, data, headers
+from tests.receivers.frontdoor.peers import HELLO, RawPeer, data, headers
 
 METHOD = "/test.Service/Method"
 
 
-CALL = encode(
-    [
-        (":method", "POST"),
-        (":scheme", "http"),
-        (":path", METHOD),
-        ("content-type", "application/grpc"),
-        ("grpc-timeout", "200m"),
-    ]
-)
+FIELDS = [
+    (":method", "POST"),
+    (":scheme", "http"),
+    (":path", METHOD),
+    ("content-type", "application/grpc"),
+]
+CALL = encode([*FIELDS, ("grpc-timeout", "200m")])
+TIMING = Timing()
 
 
 async def test_a_request_that_finds_no_memory_is_refused():
@@ -47,6 +51,27 @@ async def test_a_request_that_finds_no_memory_is_refused():
         with pytest.raises(aio.AioRpcError) as caught:
             await channel.unary_stream(METHOD)(bytes(2000), timeout=10).read()
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+@pytest.mark.parametrize("step_s", [TIMING.body_idle_s + 1, TIMING.body_idle_s / 2])
+async def test_a_slow_request_ends_and_holds_no_memory(step_s):
+    receivers = Receivers(
+        memory_bytes=MIB, max_request_bytes=MIB, batch_spans=8192, batch_bytes=MIB
+    )
+    calls = Calls(receivers.ingest, {METHOD: unary(unreached)}, Tasks("rpc").spawn, TIMING)
+    peer, received = RawPeer(calls), []
+    peer.send(headers(1, encode(FIELDS)), data(1, bytes(1000)))
+    assert receivers.budget.used == 1000
+    while not received and peer.now < 1100:
+        received = peer.after(step_s)
+        peer.send(data(1, b"x"))
+    *_, trailers = [payload for kind, _, _, payload in received if kind == HEADERS]
+    assert dict(Decoder().decode(trailers))["grpc-status"] == "4"
+    assert receivers.budget.used == 0
+
+
+async def unreached(request, context):
+    raise AssertionError("the request is not whole")
 
 
 async def test_a_message_that_is_not_whole_at_the_deadline_is_no_answer():
@@ -78,13 +103,7 @@ async def test_a_handler_goes_on_when_the_client_has_taken_what_it_sent():
 
     async with started_door(handlers={METHOD: handler}) as door:
         reader, writer = await asyncio.open_connection("127.0.0.1", door.grpc_port)
-        fields = [
-            (":method", "POST"),
-            (":scheme", "http"),
-            (":path", METHOD),
-            ("content-type", "application/grpc"),
-        ]
-        writer.write(PREFACE + HELLO + headers(1, encode(fields)) + data(1, bytes(5), ended=True))
+        writer.write(PREFACE + HELLO + headers(1, encode(FIELDS)) + data(1, bytes(5), ended=True))
         framing, received = FrameReader(), 0
         async with asyncio.timeout(10):
             while received < DEFAULT_WINDOW:
