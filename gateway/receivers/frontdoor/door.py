@@ -14,7 +14,7 @@ from gateway.receivers.frontdoor.http1.answers import Answers
 from gateway.receivers.frontdoor.http1.speaker import Http1
 from gateway.receivers.frontdoor.http2.speaker import Http2
 from gateway.receivers.frontdoor.plaintext import TlsOnly
-from gateway.receivers.frontdoor.porch import Porch
+from gateway.receivers.frontdoor.porch import Porch, most_entering
 from gateway.receivers.frontdoor.rpc.calls import Calls
 from gateway.receivers.frontdoor.wire import Timing
 from gateway.receivers.ingest import Ingest
@@ -93,6 +93,7 @@ class FrontDoor:
             secured=lambda: Connection(self, loop),
             plain=lambda: Connection(self, loop, must_refuse=True),
             timeout_s=self.timing.head_s,
+            most=most_entering(self._ingest.budget.limit),
             throttle=self.throttle,
         )
         self._porches.append(porch)

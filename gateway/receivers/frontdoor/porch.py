@@ -21,12 +21,23 @@ from gateway.telemetry.logs import Throttle, facts
 
 logger = logging.getLogger(__name__)
 
-MAX_ENTERING = 1024
+LEAST_ENTERING, MOST_ENTERING = 64, 1024
 """Connections that have not shaken hands yet. A handshake takes milliseconds, so of more than these
 the oldest is not going to finish."""
 
+_HANDSHAKE_BYTES = 352 * 2**10
+"""Of memory that one of them can take: OpenSSL reads a hello of up to 128 KiB, which is in several
+buffers before it is whole (measured with hellos of 100 kB: 338 KiB)."""
+
 _PAUSE_S = 1.0
 """After a failure to accept, such as no file descriptor being left."""
+
+
+def most_entering(budget_bytes: int) -> int:
+    """How many may be shaking hands where requests may hold so many bytes: as much again, at most.
+    Nobody has shown a token yet, so it is not the requests' own memory that they take.
+    """
+    return max(LEAST_ENTERING, min(MOST_ENTERING, budget_bytes // _HANDSHAKE_BYTES))
 
 
 class Porch:
@@ -41,13 +52,17 @@ class Porch:
         secured: Callable[[], asyncio.Protocol],
         plain: Callable[[], asyncio.Protocol],
         timeout_s: float,
+        most: int,
         throttle: Throttle,
     ) -> None:
-        """``timeout_s`` is for the first byte and for the handshake together."""
+        """``timeout_s`` is for the first byte and for the handshake together, and ``most`` how many
+        may stand here at once.
+        """
         self._context = context
         self._secured = secured
         self._plain = plain
         self._timeout_s = timeout_s
+        self._most = most
         self._throttle = throttle
         self._listeners: list[socket.socket] = []
         self._tasks = Tasks("porch")
@@ -88,7 +103,7 @@ class Porch:
                 self._note("no connection accepted", str(error), "")
                 await asyncio.sleep(_PAUSE_S)
                 continue
-            if len(self._entering) >= MAX_ENTERING:
+            if len(self._entering) >= self._most:
                 self._lose_patience()
             self._entering[client] = None
             self._tasks.spawn(self._enter(client, shown(address)), "enter")

@@ -27,7 +27,7 @@ from tests.kit.authority import (
     channel_credentials,
     client_context,
 )
-from tests.kit.receivers import HOST, eventually, started_receivers
+from tests.kit.receivers import HOST, MIB, eventually, started_receivers
 from tests.kit.spans import make_payload
 from tests.receivers.frontdoor.doors import QUICK, started_door
 
@@ -276,14 +276,19 @@ async def test_who_looks_whether_the_port_is_open_is_no_news(caplog):
 
 
 async def test_of_too_many_that_do_not_shake_hands_the_oldest_goes(monkeypatch):
-    monkeypatch.setattr(porch, "MAX_ENTERING", 3)
-    async with started_door(tls=TLS) as receivers:
+    monkeypatch.setattr(porch, "LEAST_ENTERING", 3)
+    async with started_door(tls=TLS, memory_bytes=MIB) as receivers:
         idle = [await asyncio.open_connection(HOST, receivers.grpc_port) for _ in range(5)]
         assert await export(receivers.grpc_port, channel_credentials()) == "OK"
         async with asyncio.timeout(5):
             assert await idle[0][0].read() == b""
         for _, writer in idle:
             writer.close()
+
+
+def test_how_many_may_shake_hands_goes_by_the_memory():
+    counts = [porch.most_entering(mib * MIB) for mib in (1, 100, 4096)]
+    assert counts == [64, 290, 1024]
 
 
 async def test_without_a_file_descriptor_left_it_waits_and_goes_on(monkeypatch, caplog):
