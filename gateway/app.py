@@ -278,13 +278,13 @@ class Gateway:
             await self._handover.close()
         await self._pipeline.stop()
         left = self._pipeline.pending_spans + self._adoptions.pending_spans
-        handed_over = self._metrics.handed_over_spans.total()
+        handed_over = int(self._metrics.handed_over_spans.total())
         say = logger.warning if left else logger.info
         say(
             "stopped",
             extra=facts(drained=drained, handed_over=handed_over, spans_left_in_spool=left),
         )
-        self._seat.finished(left)
+        self._seat.finished(left, handed_over)
 
     # -- voice -----------------------------------------------------------------------------------
 

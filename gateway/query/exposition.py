@@ -136,7 +136,7 @@ class Exposition:
             detail = f"no whole answer within {self._limits.timeout_s:g} s"
             raise _Missing("slow", detail, is_down=True) from None
         except aiohttp.ClientConnectionError as error:
-            raise _Missing("unreachable", repr(error), is_down=True) from None
+            raise _Missing("unreachable", str(error) or repr(error), is_down=True) from None
         except aiohttp.ClientError as error:
             raise _Missing("broken", repr(error)) from None
 

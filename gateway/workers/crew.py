@@ -61,6 +61,8 @@ class Crew:
         self.living: dict[int, WorkerProcess] = {}
         self.left = 0
         """Spans that those that have ended in good order left in their spools."""
+        self.handed_over = 0
+        """Spans that those that have ended in good order gave to another gateway."""
 
     def start(self) -> None:
         self._keepers = self.count
@@ -183,6 +185,7 @@ class Crew:
             worker.kill()  # in case it is this task that has been ended
             del self.living[number]
             await watch.stop()
+        self.handed_over += worker.handed_over
         if self._over.is_set():  # else the next one finds them
             self.left += worker.left
         return code

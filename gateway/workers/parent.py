@@ -191,4 +191,9 @@ class Parent:
         await self._crew.stop(max(LAST_S, timeout_s - (time.monotonic() - began)))
         left = self._crew.left
         say = logger.warning if left else logger.info
-        say("stopped", extra=facts(workers_in_time=in_time, spans_left_in_spool=left))
+        told = facts(
+            workers_in_time=in_time,
+            handed_over=self._crew.handed_over,
+            spans_left_in_spool=left,
+        )
+        say("stopped", extra=told)

@@ -33,6 +33,8 @@ class WorkerProcess:
         """It has nothing more to do but to end."""
         self.left = 0
         """Spans that it has left in its spool, told when it has finished."""
+        self.handed_over = 0
+        """Spans that it has given to another gateway at the end, told with it."""
         self._process = process
         self._sock = sock
         self._changed = changed
@@ -47,8 +49,8 @@ class WorkerProcess:
         self.is_drained = True
         self._changed()
 
-    def _has_finished(self, spans: int) -> None:
-        self.left = spans
+    def _has_finished(self, told: list[int]) -> None:
+        self.left, self.handed_over = told
         self.is_finished = True
         self._changed()
 

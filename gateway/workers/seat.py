@@ -52,8 +52,10 @@ class Seat(Protocol):
     def listening(self, address: Address) -> None:
         """Say so."""
 
-    def finished(self, left: int) -> None:
-        """There is nothing more to do; so many spans are left in the spool."""
+    def finished(self, left: int, handed_over: int) -> None:
+        """There is nothing more to do; so many spans are left in the spool, and so many were
+        given to another gateway at the end.
+        """
 
     async def families(self) -> Iterable[Metric]:
         """Of all processes of the gateway."""
@@ -82,7 +84,7 @@ class Alone:
     def listening(self, address: Address) -> None:
         address.say_listening()
 
-    def finished(self, left: int) -> None:
+    def finished(self, left: int, handed_over: int) -> None:
         """Nobody waits for it."""
 
     async def families(self) -> Iterable[Metric]:
@@ -139,8 +141,8 @@ class Worker:
     def listening(self, address: Address) -> None:  # noqa: ARG002 - the parent knows it
         self._link.tell("listening")
 
-    def finished(self, left: int) -> None:
-        self._link.tell("finished", left)
+    def finished(self, left: int, handed_over: int) -> None:
+        self._link.tell("finished", [left, handed_over])
 
     async def families(self) -> Iterable[Metric]:
         try:

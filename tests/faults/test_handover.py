@@ -119,6 +119,19 @@ async def test_what_tempo_cannot_bring_to_its_disk_is_handed_over_too(
     assert len(sink.spans) == int(last["handed_over"])
 
 
+async def test_the_last_line_of_several_workers_says_what_they_handed_over(tmp_path, sink):
+    env = old_env("off") | {"WEB_CONCURRENCY": "2"}
+    with running_gateway(tmp_path / "new", external_env(sink.address)) as new:
+        with running_gateway(tmp_path / "old", env | {"GATEWAY_HANDOVER_URL": new.url}) as old:
+            for _ in range(8):  # each over a connection of its own, so to either worker
+                assert await asyncio.to_thread(post, old, make_payload(5)) == 200
+            assert await asyncio.to_thread(old.stop, DRAIN_TIMEOUT_S + GRACE_S) == 0
+            last = logfmt(old.wait_for_line("msg=stopped logger=gateway.workers.parent"))
+        await asyncio.to_thread(wait_until_quiet, new)
+    assert (last["handed_over"], last["spans_left_in_spool"]) == ("40", "0")
+    assert sum(sink.spans.values()) == 40
+
+
 def test_what_cannot_be_handed_over_stays_and_is_counted_in_the_last_line(tmp_path):
     """The URL is its own: nobody listens there any more when it hands over."""
     (port,) = steady_ports(1)

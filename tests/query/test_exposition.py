@@ -205,11 +205,13 @@ async def assert_down(url: str, metrics: Metrics, reason: str) -> None:
     assert metrics.backend_scrape_failures.series(reason).value == 1
 
 
-async def test_a_backend_that_takes_no_connections_is_down(up):
+async def test_a_backend_that_takes_no_connections_is_down_and_the_log_says_so_in_words(up, caplog):
     with socket.create_server((HOST, 0)) as free:
         port = free.getsockname()[1]
     async with exposition_of(Facts(f"http://{HOST}:{port}"), up) as url:
         await assert_down(url, up, "unreachable")
+    (record,) = [record for record in caplog.records if record.name == "gateway.query.exposition"]
+    assert record.facts["why"].startswith(f"Cannot connect to host {HOST}:{port}")
 
 
 @pytest.mark.parametrize("sent", [0, 1], ids=["no header", "no body"])
