@@ -91,6 +91,7 @@ class Connection(asyncio.Protocol):
         self._flush()
 
     def eof_received(self) -> bool:
+        self._flush()  # an answer may have been made in this pass, and what is closed takes none
         if self._ending or self._speaker is None or self._over_tls:
             return False  # over TLS both ways end together, whatever is said here
         return self._speaker.half_closed()

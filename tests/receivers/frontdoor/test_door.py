@@ -182,6 +182,16 @@ async def test_whoever_begins_and_does_not_go_on_is_let_go(begun):
         await reader.read()
 
 
+async def test_a_client_that_only_listens_on_gets_the_answer_made_meanwhile(door, monkeypatch):
+    loop, offer = asyncio.get_running_loop(), door.intake.offer
+    monkeypatch.setattr(door.intake, "offer", lambda *given: loop.call_soon(offer, *given))
+    for _ in range(5):
+        async with connection(door) as (reader, writer):
+            writer.write(post(make_payload(1)))
+            writer.write_eof()
+            assert (await reader.read()).startswith(b"HTTP/1.1 200 OK\r\n")
+
+
 async def test_idle_http1_connections_are_ended():
     async with (
         started_door(timing=QUICK._replace(keepalive_s=0.05)) as door,
