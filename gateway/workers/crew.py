@@ -81,8 +81,10 @@ class Crew:
         for worker in self.living.values():
             worker.link.tell(what, value)
 
-    async def ask(self, what: str) -> dict[int, Any]:
-        """The answers by worker, of those that are up and gave one in time."""
+    async def ask(self, what: str, *, or_last: bool = False) -> dict[int, Any]:
+        """The answers by worker, of those that are up and gave one in time; with ``or_last`` of
+        others the last one that they gave.
+        """
         workers = [worker for worker in self.living.values() if worker.is_listening]
 
         async def one(worker: WorkerProcess) -> Any:
@@ -93,10 +95,12 @@ class Crew:
         for worker, answer in zip(workers, answers, strict=True):
             if isinstance(answer, Unanswered):
                 logger.warning("worker does not answer", extra=facts(error=str(answer)))
+                if or_last and what in worker.last_answers:
+                    told[worker.number] = worker.last_answers[what]
             elif isinstance(answer, BaseException):
                 raise answer
             else:
-                told[worker.number] = answer
+                told[worker.number] = worker.last_answers[what] = answer
         return told
 
     # -- end -------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from gateway.tempo import launcher
 from gateway.workers.link import Link
@@ -26,6 +27,8 @@ class WorkerProcess:
         self.number = number
         self.pid = process.pid
         self.link = Link(f"worker {number}")
+        self.last_answers: dict[str, Any] = {}
+        """By what it was asked."""
         self.is_listening = False
         self.is_drained = False
         """It has delivered what it could, and waits for the end of the backend."""

@@ -49,6 +49,17 @@ async def crew(tmp_path, monkeypatch):
     ports.close()
 
 
+async def test_one_that_is_too_busy_to_answer_speaks_by_its_last_answer(crew, monkeypatch):
+    assert await asyncio.wait_for(crew.wait_until_listening(), TIMEOUT_S)
+    told = await crew.ask("families", or_last=True)
+    assert told.keys() == {0}
+    monkeypatch.setattr(crew_module, "ASK_TIMEOUT_S", 0.1)
+    os.kill(crew.living[0].pid, signal.SIGSTOP)
+    assert await crew.ask("families", or_last=True) == told
+    assert await crew.ask("families") == {}
+    assert await crew.ask("status", or_last=True) == {}
+
+
 async def test_one_that_hangs_is_replaced_and_all_end_in_order(crew):
     assert await asyncio.wait_for(crew.wait_until_listening(), TIMEOUT_S)
     hung = crew.living[0].pid
