@@ -1,4 +1,4 @@
-"""Where a gateway listens."""
+"""Where a gateway listens, and where its clients are."""
 
 from __future__ import annotations
 
@@ -36,3 +36,9 @@ class PortTaken(OSError):  # noqa: N818 - reads as what happened
 
     def __init__(self, setting: str, port: int, error: OSError) -> None:
         super().__init__(f"cannot listen on port {port} ({error}); free it or set {setting}")
+
+
+def shown(peer: tuple[str, int]) -> str:
+    """Address and port of the other end, for people."""
+    host, port = peer[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

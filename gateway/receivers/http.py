@@ -9,6 +9,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from gateway.access.handovers import HEADER as HANDOVER_HEADER
 from gateway.errors import Cause, Refused
+from gateway.receivers.address import shown
 from gateway.receivers.books import Sender
 from gateway.receivers.ingest import Exchange, Head, Ingest
 from gateway.receivers.replies import Reply
@@ -138,10 +139,7 @@ def _head(request: web.Request) -> Head:
 
 def _peer(request: web.Request) -> str:
     address = request.transport and request.transport.get_extra_info("peername")
-    if not address:
-        return ""
-    host, port = address[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return shown(address) if address else ""
 
 
 def _expects_continue(request: web.Request) -> bool:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from typing import Protocol, cast
 
+from gateway.receivers.address import shown
 from gateway.receivers.frontdoor.sniff import PREFACE, TLS_ALERT, Spoken, sniff
 from gateway.receivers.frontdoor.wire import Speaker, Timing
 from gateway.telemetry.logs import Throttle, facts
@@ -268,9 +269,3 @@ class Connection(asyncio.Protocol):
             self._transport.resume_reading()
         else:
             self._transport.pause_reading()
-
-
-def shown(peer: tuple[str, int]) -> str:
-    """Address and port of the other end, for people."""
-    host, port = peer[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gateway.lifecycle import Tasks
-from gateway.receivers.frontdoor.connection import shown
+from gateway.receivers.address import shown
 from gateway.receivers.frontdoor.sniff import TLS_FIRST_BYTE
 from gateway.telemetry.logs import Throttle, facts
 
