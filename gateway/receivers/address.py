@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import socket
 from typing import Any, NamedTuple
 
 from gateway.telemetry.logs import facts
@@ -35,7 +37,13 @@ class PortTaken(OSError):  # noqa: N818 - reads as what happened
     """``setting`` names the port that cannot be had."""
 
     def __init__(self, setting: str, port: int, error: OSError) -> None:
-        super().__init__(f"cannot listen on port {port} ({error}); free it or set {setting}")
+        remedy = f"free it or set {setting}"
+        host = "GATEWAY_HOST must be an address of this machine"
+        if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+            remedy = host
+        elif error.errno is None:  # grpcio does not say which of the two it is
+            remedy += f", and {host}"
+        super().__init__(f"cannot listen on port {port} ({error}); {remedy}")
 
 
 def shown(peer: tuple[str, int]) -> str:

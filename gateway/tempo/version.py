@@ -30,7 +30,9 @@ def read_version(binary: Path) -> Version:
         answer = subprocess.run(  # noqa: S603 - the operator's own program
             [binary, "-version"], capture_output=True, text=True, timeout=TIMEOUT_S, check=False
         )
-    except (OSError, subprocess.TimeoutExpired) as error:
+    except OSError as error:
+        raise BinaryError(f"{binary} cannot be run: {error.strerror}") from error
+    except subprocess.TimeoutExpired as error:
         raise BinaryError(f"{binary} cannot be run: {error}") from error
     match = _VERSION.search(answer.stdout + answer.stderr)
     if match is None:

@@ -123,8 +123,9 @@ class Crew:
         self._changed.set()
         if not await self._until(lambda: self._keepers <= self._finished, timeout_s):
             late = [str(n) for n, worker in self.living.items() if not worker.is_finished]
-            event = facts(workers=", ".join(late), after_s=round(timeout_s, 1))
-            logger.warning("workers killed", extra=event)
+            if late:  # else those that are killed are only on their way
+                event = facts(workers=", ".join(late), after_s=round(timeout_s, 1))
+                logger.warning("workers killed", extra=event)
         self._time_is_up = True
         for worker in self.living.values():
             worker.kill()

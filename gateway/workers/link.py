@@ -66,6 +66,8 @@ class Link:
         try:
             while line := await self._reader.readline():
                 self._take(*json.loads(line))
+        except ConnectionResetError:
+            pass  # gone with something of this side's unread, as one that was killed can be
         except (ConnectionError, ValueError) as error:  # a line too long is a ValueError
             logger.warning("link broken", extra=facts(link=self._name, error=repr(error)))
         finally:

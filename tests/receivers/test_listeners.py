@@ -83,6 +83,12 @@ async def test_a_taken_port_is_named_with_its_setting(served, setting):
             await served.listeners.start(address)
 
 
+async def test_an_address_of_another_machine_is_named_with_its_setting(served):
+    for address in (Address("203.0.113.1", 0, 0), Address("203.0.113.1", None, 0)):
+        with pytest.raises(PortTaken, match="GATEWAY_HOST must be an address of this machine"):
+            await served.listeners.start(address)
+
+
 async def test_without_an_http_port_the_other_one_is_the_only_one(served):
     bound = await served.listeners.start(Address(HERE, None, 0, grpc_setting="PORT"))
     assert bound == Address(HERE, None, bound.grpc_port, "PORT")

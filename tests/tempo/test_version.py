@@ -36,7 +36,7 @@ def test_another_program_is_none(tmp_path, script, words):
 
 
 def test_what_cannot_be_run_is_none(tmp_path):
-    with pytest.raises(BinaryError, match="cannot be run"):
+    with pytest.raises(BinaryError, match=r"absent cannot be run: No such file or directory$"):
         read_version(tmp_path / "absent")
     (tmp_path / "plain").write_text("text")
     with pytest.raises(BinaryError, match="cannot be run"):
