@@ -109,9 +109,12 @@ class Porch:
             self._tasks.spawn(self._enter(client, shown(address)), "enter")
 
     def _lose_patience(self) -> None:
-        """With the one who has been here for longest."""
-        patience = next(iter(self._entering.values()))
-        if patience is not None:
+        """With the one who has been here for longest, and is not about to go already."""
+        client, patience = next(iter(self._entering.items()))
+        if patience is None:
+            return
+        del self._entering[client]
+        if not patience.expired():
             patience.reschedule(asyncio.get_running_loop().time())
 
     async def _enter(self, client: socket.socket, peer: str) -> None:

@@ -286,6 +286,17 @@ async def test_of_too_many_that_do_not_shake_hands_the_oldest_goes(monkeypatch):
             writer.close()
 
 
+async def test_a_flood_of_handshakes_that_do_not_go_on_keeps_nobody_out(monkeypatch):
+    monkeypatch.setattr(porch, "LEAST_ENTERING", 3)
+    async with started_door(tls=TLS, memory_bytes=MIB) as receivers:
+        flood = [socket.create_connection((HOST, receivers.grpc_port)) for _ in range(50)]
+        for client in flood:
+            client.send(hello()[:50])
+        assert await export(receivers.grpc_port, channel_credentials()) == "OK"
+        for client in flood:
+            client.close()
+
+
 def test_how_many_may_shake_hands_goes_by_the_memory():
     counts = [porch.most_entering(mib * MIB) for mib in (1, 100, 4096)]
     assert counts == [64, 290, 1024]
