@@ -192,7 +192,10 @@ class DiskSpool:
     def _write(self, group: list[_Request], released: list[int]) -> list[_Result]:
         """On the event loop or in the thread, one at a time. Room is made before room is taken."""
         if released:
-            self._log.release(released)
+            try:
+                self._log.release(released)
+            except Exception:  # never for what the disk does; the next start delivers them again
+                logger.exception("spool release failed")
         if not group:
             return []
         if len(group) == 1:

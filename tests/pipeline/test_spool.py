@@ -492,6 +492,23 @@ async def test_close_answers_and_writes_everything_that_waits(log, spool, client
     assert await on_disk(log) == [1, 2, 3]
 
 
+async def test_a_release_that_fails_in_a_way_nobody_thought_of_holds_up_nobody(
+    log, spool, client, caplog
+):
+    def fail(_sequences) -> None:
+        raise RuntimeError("boom")
+
+    client.append(1)
+    await client.answered()
+    log.release = fail
+    spool.release([client.sequence(1)])
+    await until(lambda: caplog.records)
+    client.append(2)
+    await client.answered()
+    assert client.sequence(2)
+    assert [record.getMessage() for record in caplog.records] == ["spool release failed"]
+
+
 @THREAD
 async def test_close_writes_the_releases_that_wait(log, spool, client):
     client.append(1, 2)
